@@ -1,0 +1,1 @@
+"""Operations: the command line, the embedded stack, real servers for tests."""

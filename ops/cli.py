@@ -1,0 +1,531 @@
+"""`jangkau`: everything that operators, districts and developers type."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from ops.demo import Progress, Result
+    from ops.embedded import Stack
+    from shared.dead_letters import DeadLetter
+
+# Heavy modules are imported where they are needed, so that every command answers at once.
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+    help="Jangkau gets a volunteer to a person in need.",
+)
+volunteers_app = typer.Typer(no_args_is_help=True, help="The people who can be asked.")
+letters_app = typer.Typer(no_args_is_help=True, help="Records that could not be handled.")
+app.add_typer(volunteers_app, name="volunteers")
+app.add_typer(letters_app, name="dead-letters")
+
+out = Console()
+err = Console(stderr=True)
+T = TypeVar("T")
+
+SERVICES = ("intake", "assignment", "notification")
+COLOURS = {"intake": "cyan", "assignment": "magenta", "notification": "green", "stack": "yellow"}
+
+
+def main() -> None:
+    """Run a command; what a person can mend is one sentence, not a traceback."""
+    app()
+
+
+def fail(message: str, *, code: int = 1) -> "typer.Exit":
+    """Say what is wrong; raise the result."""
+    err.print(f"[bold red]Error:[/] {message}", highlight=False, soft_wrap=True)
+    return typer.Exit(code)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run until done; Ctrl-C and SIGTERM end it by way of its own clean-up."""
+    from alembic.util.exc import CommandError
+    from pydantic import ValidationError
+
+    from ops.embedded import StackError
+    from ops.embedded_postgres import PostgresError
+    from ops.synthetic import BrokenReports
+    from shared.database import is_transient
+    from shared.districts import DistrictError
+
+    async def until_told() -> T:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(name, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(until_told())
+    except asyncio.CancelledError:
+        raise typer.Exit(130) from None
+    except (BrokenReports, StackError, PostgresError, DistrictError, CommandError) as error:
+        raise fail(str(error)) from None
+    except ValidationError as error:
+        raise fail("; ".join(problem["msg"] for problem in error.errors())) from None
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        raise fail(
+            f"The database or Kafka does not answer ({type(error).__name__}). Is the system up? "
+            "Start it with `jangkau up`, or set DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS."
+        ) from None
+
+
+@app.command()
+def serve(
+    service: Annotated[str, typer.Argument(help="intake, assignment or notification")],
+) -> None:
+    """Run one service until it is told to stop; settings come from JANGKAU_* variables.
+
+    Example: [bold]JANGKAU_PORT=8001 jangkau serve intake[/]
+    """
+    import importlib
+
+    from pydantic import ValidationError
+
+    from shared.districts import DistrictError
+    from shared.service import serve as serve_service
+
+    _known(service)
+    try:
+        composed = importlib.import_module(f"services.{service}.app").compose()
+    except (ValidationError, DistrictError) as error:
+        reasons = (
+            "; ".join(problem["msg"] for problem in error.errors())
+            if isinstance(error, ValidationError)
+            else str(error)
+        )
+        raise fail(f"{service} cannot start: {reasons}", code=2) from None
+    raise typer.Exit(serve_service(composed))
+
+
+def _known(service: str) -> None:
+    if service not in SERVICES:
+        raise fail(f"There is no service {service!r}; known are {', '.join(SERVICES)}.", code=2)
+
+
+@app.command()
+def health(
+    url: Annotated[str | None, typer.Option(help="where the service listens")] = None,
+) -> None:
+    """Ask a service whether it makes progress; for the health checks of containers.
+
+    Example: [bold]jangkau health --url http://127.0.0.1:8001[/]
+    """
+    import urllib.error
+    import urllib.request
+
+    base = url or f"http://127.0.0.1:{os.environ.get('JANGKAU_PORT', '8000')}"
+    if not base.startswith(("http://", "https://")):
+        raise fail("--url must begin with http:// or https://", code=2)
+    try:
+        with urllib.request.urlopen(f"{base}/health/live", timeout=5) as answer:  # noqa: S310
+            typer.echo(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        raise fail(error.read().decode()) from None
+    except OSError as error:
+        raise fail(f"{base} does not answer: {error}") from None
+
+
+@app.command()
+def migrate(
+    services: Annotated[list[str] | None, typer.Argument(help="default: all three")] = None,
+) -> None:
+    """Create the databases if they are missing and bring their tables to the newest version.
+
+    Example: [bold]jangkau migrate[/]
+    """
+    from shared import migrations
+    from shared.settings import Settings
+
+    settings = Settings()
+
+    async def work() -> None:
+        for name in services or SERVICES:
+            _known(name)
+            url = settings.database_url_of(name)
+            created = await migrations.create_database(url)
+            await migrations.migrate(name, url)
+            out.print(f"{name}: {'created and ' if created else ''}up to date", highlight=False)
+
+    _run(work())
+
+
+@app.command()
+def topics() -> None:
+    """Create the declared topics that Kafka does not have yet.
+
+    Example: [bold]jangkau topics[/]
+    """
+    from shared import topics as declared
+    from shared.kafka import create_topics
+    from shared.settings import Settings
+
+    created = _run(create_topics(Settings()))
+    for topic in declared.ALL:
+        mark = "created" if any(name.endswith(topic.name) for name in created) else "there"
+        out.print(f"{topic.name}: {mark}", highlight=False)
+
+
+@app.command()
+def up(
+    data: Annotated[Path | None, typer.Option(help="where everything is kept")] = None,
+    empty: Annotated[bool, typer.Option("--empty", help="import no sample volunteers")] = False,
+) -> None:
+    """Run the whole system on this machine until Ctrl-C, without Docker.
+
+    A second start goes on where the first stopped.
+
+    Example: [bold]jangkau up[/]
+    """
+    from ops import demo, embedded
+    from ops.embedded_postgres import default_data_dir
+
+    folder = data or default_data_dir(embedded.PROJECT)
+
+    async def work() -> None:
+        async with embedded.running(folder, output=_print_line, fixed_ports=True) as stack:
+            _remember(stack)
+            if not empty:
+                file = demo.SAMPLE.parent / "volunteers.csv"
+                count = await demo.import_volunteers(stack, file, demo.SAMPLE_DISTRICT)
+                _print_line("stack", f"{count} sample volunteers of {demo.SAMPLE_DISTRICT}")
+            _print_addresses(stack)
+            await asyncio.Event().wait()
+
+    _run(work())
+
+
+def _remember(stack: "Stack") -> None:
+    """Leave the addresses for `jangkau status` and the like in another terminal."""
+    from ops.embedded import PROJECT
+
+    file = PROJECT / ".jangkau" / "environment.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(stack.environment), encoding="utf-8")
+
+
+@app.callback()
+def use_running_stack() -> None:
+    """Talk to the stack of `jangkau up`, unless the environment names other servers."""
+    file = Path(__file__).parents[1] / ".jangkau" / "environment.json"
+    named = ("DATABASE_URL", "JANGKAU_DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
+    commands = ("status", "volunteers", "dead-letters", "migrate", "topics")
+    if any(name in commands for name in sys.argv[1:2]) and not any(n in os.environ for n in named):
+        try:
+            os.environ.update(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return
+
+
+def _print_line(source: str, line: str) -> None:
+    from rich.text import Text
+
+    out.print(
+        Text.assemble((f"{source:>12} ", COLOURS.get(source, "white")), ("│ ", "dim"), line),
+        soft_wrap=True,
+    )
+
+
+def _print_addresses(stack: "Stack") -> None:
+    from rich.panel import Panel
+
+    intake, assignment = stack.url("intake"), stack.url("assignment")
+    example = (
+        f"curl {intake}/v1/reports -H 'content-type: application/json' "
+        """-d '{"category": "elderly_abandoned", "place": {"subdistrict": "Koba"}}'"""
+    )
+    lines = [
+        f"Reports in         {intake}/v1/reports",
+        f"Volunteers         {assignment}/v1/volunteers",
+        f"Messages out       {stack.url('notification')}/sandbox",
+        f"API documents      {intake}/openapi.json",
+        "Where all stands   jangkau status",
+    ]
+    out.print(Panel("\n".join(lines), title="Jangkau is up", title_align="left", expand=False))
+    out.print("Try it:", style="bold")
+    out.print(example, soft_wrap=True, highlight=False)
+    out.print("Ctrl-C stops everything; the next start goes on from here.", style="dim")
+
+
+@app.command()
+def demo(
+    reports: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False,
+            help="CSV with reported_at, latitude, longitude and optional type, channel, area",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    speed: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="times faster than the file's own times; default: full speed"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first N reports")] = None,
+) -> None:
+    """Play reports through a fresh system and count what came of each.
+
+    Without --reports it plays the sample reports of Bangka Tengah.
+
+    Example: [bold]jangkau demo --reports reports.csv --speed 3600 --json[/]
+    """
+    from ops import demo as player
+    from ops.demo_view import View
+
+    lines: list[str] = []
+
+    def keep(source: str, line: str) -> None:
+        lines.append(f"{source}: {line}")
+        del lines[:-200]
+
+    if reports is None and speed is None:
+        speed = 7200  # two days of reports in about twenty seconds, so that one can watch
+    view = View(err if as_json else out)
+    try:
+        with view:
+            result: Result = _run(
+                player.demo(
+                    reports_file=reports, speed=speed, limit=limit, output=keep, watch=view.show
+                )
+            )
+    except typer.Exit as ended:
+        if ended.exit_code not in (0, 130):
+            for line in lines[-30:]:
+                err.print(line, highlight=False, markup=False)
+        raise
+    if as_json:
+        typer.echo(result.to_json())
+    else:
+        view.table(result)
+    if result.lost or result.dead_letters:
+        for line in lines[-30:]:
+            err.print(line, highlight=False, markup=False)
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Show services, queues, outboxes, dead letters and waiting cases.
+
+    Ends with 1 if something needs a person.
+
+    Example: [bold]jangkau status --json[/]
+    """
+    from ops import status as asked
+    from ops.status_view import show
+    from shared.settings import Settings
+
+    found = _run(asked.status(Settings()))
+    if as_json:
+        typer.echo(json.dumps(found.as_dict()))
+    else:
+        show(found, out)
+    raise typer.Exit(0 if found.ok else 1)
+
+
+@volunteers_app.command("import")
+def import_volunteers(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV file")],
+    district: Annotated[str, typer.Option(help="Kemendagri code")] = "19.04",
+) -> None:
+    """Add the volunteers of a CSV file, or update those with the same phone.
+
+    A file with a broken row is refused whole, with the line and the reason.
+
+    Columns: name, role, phone, email, village, latitude, longitude, categories, capacity.
+
+    Example: [bold]jangkau volunteers import districts/19.04/volunteers.csv[/]
+    """
+    from rich.progress import track
+
+    from services.assignment import volunteers
+    from shared.database import Database
+    from shared.districts import load_districts
+    from shared.settings import Settings
+
+    settings = Settings()
+
+    async def work() -> "volunteers.Imported":
+        districts = load_districts(settings.district_folders)
+        if district not in districts:
+            raise fail(f"There is no district {district}; known are {', '.join(districts)}.")
+        try:
+            content = file.read_text(encoding="utf-8-sig")
+            rows = volunteers.read_csv(content, district=districts[district], districts=districts)
+        except UnicodeDecodeError:
+            raise fail(f"{file.name} is not UTF-8 text. Save it as CSV UTF-8.") from None
+        except volunteers.BrokenFile as error:
+            for problem in error.problems[:50]:
+                err.print(f"{file.name}: {problem}", highlight=False, soft_wrap=True)
+            raise fail(
+                f"Nothing was imported: {len(error.problems)} problem(s) in {file.name}."
+            ) from None
+        database = Database(settings.database_url_of("assignment"), pool_size=1)
+        try:
+            # One transaction for all: whatever happens, nothing is half imported.
+            async with database.transaction() as session:
+                added = updated = 0
+                parts = [rows[start : start + 1000] for start in range(0, len(rows), 1000)]
+                for part in track(parts, description="Importing", console=err, transient=True):
+                    result = await volunteers.store(
+                        session, part, district=districts[district]
+                    )
+                    added, updated = added + result.added, updated + result.updated
+        finally:
+            await database.close()
+        return volunteers.Imported(added=added, updated=updated)
+
+    imported = _run(work())
+    out.print(f"{imported.added} added, {imported.updated} updated.", highlight=False)
+
+
+def _letter_settings(service: str) -> Any:
+    from shared.settings import Settings
+
+    _known(service)
+    return Settings().database_url_of(service)
+
+
+async def _with_letter(
+    service: str, number: int, act: "Any"
+) -> "DeadLetter":
+    from shared import dead_letters
+    from shared.database import Database
+
+    database = Database(_letter_settings(service), pool_size=1)
+    try:
+        async with database.transaction() as session:
+            letter = await dead_letters.get(session, number)
+            await act(session, letter)
+            return letter
+    except (dead_letters.UnknownLetter, dead_letters.NotReplayable) as error:
+        raise fail(str(error)) from None
+    finally:
+        await database.close()
+
+
+ServiceArgument = Annotated[str, typer.Argument(help="whose: intake, assignment, notification")]
+NumberArgument = Annotated[int, typer.Argument(help="number of the letter")]
+
+
+@letters_app.command("list")
+def list_letters(
+    every: Annotated[bool, typer.Option("--all", help="also those that are done")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """List the records that wait for a decision.
+
+    Example: [bold]jangkau dead-letters list[/]
+    """
+    from rich.table import Table
+
+    from shared import dead_letters
+    from shared.database import Database
+
+    async def work() -> list[tuple[str, "DeadLetter"]]:
+        found = []
+        for service in SERVICES:
+            database = Database(_letter_settings(service), pool_size=1)
+            try:
+                async with database.transaction(wake=False) as session:
+                    letters = await dead_letters.listed(session, every=every)
+                    found += [(service, letter) for letter in letters]
+            finally:
+                await database.close()
+        return found
+
+    letters = _run(work())
+    if as_json:
+        typer.echo(json.dumps([_letter_values(service, letter) for service, letter in letters]))
+        return
+    if not letters:
+        out.print("No dead letters.")
+        return
+    table = Table("service", "number", "consumer", "topic", "state", "attempts", "last", "error")
+    for service, letter in letters:
+        table.add_row(
+            service, str(letter.id), letter.consumer, letter.topic, letter.state,
+            str(letter.attempts), f"{letter.last_failed_at:%Y-%m-%d %H:%M}", letter.error[:80],
+        )  # fmt: skip
+    out.print(table)
+
+
+def _letter_values(service: str, letter: "DeadLetter") -> dict[str, Any]:
+    values = letter.model_dump(mode="json", exclude={"key", "payload"})
+    return {
+        "service": service,
+        **values,
+        "key": (letter.key or b"").decode(errors="backslashreplace"),
+        "payload": (letter.payload or b"").decode(errors="backslashreplace"),
+    }
+
+
+@letters_app.command("show")
+def show_letter(service: ServiceArgument, number: NumberArgument) -> None:
+    """Show one record whole. It may hold personal data.
+
+    Example: [bold]jangkau dead-letters show assignment 3[/]
+    """
+
+    async def nothing(session: Any, letter: Any) -> None:
+        return None
+
+    letter = _run(_with_letter(service, number, nothing))
+    out.print_json(json.dumps(_letter_values(service, letter)))
+
+
+@letters_app.command("replay")
+def replay_letter(
+    service: ServiceArgument,
+    number: NumberArgument,
+    payload: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="file with the repaired event"),
+    ] = None,
+) -> None:
+    """Send a record again, as it is or repaired; whoever has handled it drops it.
+
+    Example: [bold]jangkau dead-letters replay assignment 3 --payload repaired.json[/]
+    """
+    from shared import dead_letters
+
+    async def act(session: Any, letter: Any) -> None:
+        repaired = payload.read_text(encoding="utf-8") if payload else None
+        await dead_letters.replay(session, letter, payload=repaired)
+
+    _run(_with_letter(service, number, act))
+    out.print(f"Dead letter {number} of {service} is on its way again.", highlight=False)
+
+
+@letters_app.command("discard")
+def discard_letter(service: ServiceArgument, number: NumberArgument) -> None:
+    """Decide that a record is never handled.
+
+    Example: [bold]jangkau dead-letters discard assignment 3[/]
+    """
+    from shared import dead_letters
+
+    _run(_with_letter(service, number, dead_letters.discard))
+    out.print(f"Dead letter {number} of {service} is discarded.", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

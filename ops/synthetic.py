@@ -1,0 +1,131 @@
+"""A district made for a file of reports: its places and volunteers lie around the reports' own."""
+
+import csv
+import json
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+DISTRICT = "99.01"
+# Half as many volunteers as reports, with three places each: enough for all, but the nearest is
+# often taken.
+REPORTS_PER_VOLUNTEER = 2
+CAPACITY = 3
+# About one kilometre.
+SPREAD_DEGREES = 0.01
+
+CATEGORY_WORDS = {
+    "homeless": "homeless",
+    "elder": "elderly_abandoned",
+    "child": "child_neglected",
+    "mental": "mental_illness",
+}
+
+
+class BrokenReports(Exception):
+    """A reports file that cannot be played, with the line and the reason."""
+
+
+@dataclass(frozen=True)
+class PlannedReport:
+    """One report of a file: when it came, and the body to send."""
+
+    at: datetime
+    body: dict[str, Any]
+
+
+def read_reports(file: Path) -> list[PlannedReport]:
+    """Read a CSV with ``reported_at`` and a position or a place name, in the order of time.
+
+    Raises:
+        BrokenReports: a line is broken; it names the line.
+    """
+    planned = []
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        if "reported_at" not in (reader.fieldnames or []):
+            raise BrokenReports(f"{file.name}: line 1: the column reported_at is missing")
+        for row in reader:
+            try:
+                planned.append(_planned(row))
+            except (ValueError, TypeError) as error:
+                raise BrokenReports(f"{file.name}: line {reader.line_num}: {error}") from error
+    if not planned:
+        raise BrokenReports(f"{file.name}: there is no report in it")
+    return sorted(planned, key=lambda report: report.at.timestamp())
+
+
+def _planned(row: dict[str, str]) -> PlannedReport:
+    place: dict[str, Any] = {}
+    if row.get("latitude") and row.get("longitude"):
+        place = {"latitude": float(row["latitude"]), "longitude": float(row["longitude"])}
+    place |= {key: row[key] for key in ("village", "subdistrict") if row.get(key)}
+    if not place:
+        raise ValueError("it has neither a position nor a place name")
+    body: dict[str, Any] = {
+        "place": place,
+        "category": row.get("category") or _category(row.get("type") or ""),
+        "channel": (row.get("channel") or "web").strip().lower()[:40],
+    }
+    for key in ("description", "urgency"):
+        if row.get(key):
+            body[key] = row[key]
+    body["area"] = (row.get("area") or "").strip() or "Unnamed"
+    return PlannedReport(datetime.fromisoformat(row["reported_at"]), body)
+
+
+def _category(kind: str) -> str:
+    for word, category in CATEGORY_WORDS.items():
+        if word in kind.lower():
+            return category
+    return "other"
+
+
+def make_district(reports: Sequence[PlannedReport], folder: Path, *, seed: int = 1904) -> Path:
+    """Write a district for these reports into ``folder``; returns its volunteers file."""
+    rng = random.Random(seed)  # noqa: S311 - invented volunteers, the same at each run
+    areas: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for report in reports:
+        areas[report.body["area"]].append(report.body["place"])
+    target = folder / DISTRICT
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "places.toml").write_text(_places(areas), encoding="utf-8")
+    (target / "policy.toml").write_text(
+        "[offer]\nrespond_within_minutes = 30\nradius_km = 40\n"
+        "[waiting]\nretry_after_seconds = 60\n"
+        f"[volunteer]\ndefault_capacity = {CAPACITY}\n",
+        encoding="utf-8",
+    )
+    volunteers = target / "volunteers.csv"
+    with volunteers.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["name", "role", "phone", "latitude", "longitude", "capacity"])
+        homes = [report.body["place"] for report in reports]
+        for number in range(max(10, len(reports) // REPORTS_PER_VOLUNTEER)):
+            home = rng.choice(homes)
+            writer.writerow([
+                f"Volunteer {number + 1}", "psm", f"+62890{1_0000_000 + number}",
+                round(home["latitude"] + rng.uniform(-SPREAD_DEGREES, SPREAD_DEGREES), 6),
+                round(home["longitude"] + rng.uniform(-SPREAD_DEGREES, SPREAD_DEGREES), 6),
+                CAPACITY,
+            ])  # fmt: skip
+    return volunteers
+
+
+def _places(areas: dict[str, list[dict[str, float]]]) -> str:
+    lines = [
+        f'code = "{DISTRICT}"', 'name = "Synthetic district"', 'province = "None"',
+        'timezone = "Asia/Jakarta"', "reach_km = 100",
+    ]  # fmt: skip
+    for number, (area, places) in enumerate(sorted(areas.items()), start=1):
+        latitude = sum(place["latitude"] for place in places) / len(places)
+        longitude = sum(place["longitude"] for place in places) / len(places)
+        lines += [
+            "[[subdistricts]]", f'code = "{DISTRICT}.{number:03}"', f"name = {json.dumps(area)}",
+            f"latitude = {latitude:.6f}", f"longitude = {longitude:.6f}", "radius_km = 10",
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n"

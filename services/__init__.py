@@ -1,0 +1,1 @@
+"""The three services. They import ``shared`` and never each other."""

@@ -1,0 +1,1 @@
+"""Finds the nearest available volunteer for a case."""

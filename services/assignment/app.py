@@ -1,0 +1,52 @@
+"""Assignment: finds the nearest available volunteer for each case and asks."""
+
+from prometheus_client import Gauge
+from sqlalchemy import text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.assignment import api, handlers
+from services.assignment.settings import AssignmentSettings
+from shared import topics
+from shared.districts import load_districts
+from shared.service import Service
+
+CASES = Gauge("jangkau_cases", "Cases by state.", ["state"])
+OLDEST_WAITING = Gauge(
+    "jangkau_oldest_waiting_seconds",
+    "How long the oldest case has waited for a volunteer. A rise: too few volunteers on duty.",
+)
+
+
+def compose(settings: AssignmentSettings | None = None) -> Service:
+    """The whole service on one screen."""
+    settings = settings or AssignmentSettings()
+    districts = load_districts(settings.district_folders, villages=False)
+    service = Service(
+        name="assignment",
+        settings=settings,
+        title="Jangkau assignment",
+        description="Volunteers, and who is asked for which case.",
+    )
+    sweep = handlers.Sweep(
+        service.database, districts=districts, every_s=settings.sweep_seconds
+    )
+    service.routers = [api.router(service.database, token=settings.agency_token)]
+    service.consume(topics.INTAKE_CASES, handlers.on_intake_cases(districts), name="intake-cases")
+    service.loop("sweep", sweep.run)
+    service.measures = [measure_cases]
+    return service
+
+
+async def measure_cases(session: AsyncSession) -> None:
+    """Put the number of cases by state, and the longest wait, into the metrics."""
+    rows = await session.execute(
+        text("""
+            SELECT state, count(*) AS cases,
+                   extract(epoch FROM now() - min(reported_at))::float AS oldest
+            FROM cases GROUP BY state
+        """)
+    )
+    counts = {row.state: row for row in rows}
+    for state in ("searching", "waiting", "offered"):
+        CASES.labels(state).set(counts[state].cases if state in counts else 0)
+    OLDEST_WAITING.set(counts["waiting"].oldest if "waiting" in counts else 0)

@@ -1,0 +1,258 @@
+"""Who is asked: candidates by distance, a pure choice, and a claim that the database guards."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from shared.events import OfferedVolunteer
+
+# How many of the nearest are fetched per case: if a whole batch comes from one place, whoever finds
+# all of them taken asks again in the next round.
+CANDIDATES = 8
+# How many of those who were nearer are named in an offer's reasons.
+NEARER_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Need:
+    """A case that wants a volunteer now. ``radius_m`` bounds how far away, in metres."""
+
+    case_id: UUID
+    district: str
+    category: str
+    urgent: bool
+    latitude: float
+    longitude: float
+    radius_m: float
+    reported_at: datetime
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A volunteer who could be asked. ``free`` is how many more cases they can take."""
+
+    volunteer: OfferedVolunteer
+    distance_m: float
+    free: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A volunteer who has been chosen for a case. ``rank`` 1 is the nearest of the candidates."""
+
+    candidate: Candidate
+    rank: int
+
+
+@dataclass
+class Match:
+    """What came of a round of matching."""
+
+    chosen: dict[UUID, Choice] = field(default_factory=dict)
+    # Nobody suitable is free: case id -> what it waits for.
+    waiting: dict[UUID, str] = field(default_factory=dict)
+    # Per case: who was nearer than the one who is asked, and why not they.
+    nearer: dict[UUID, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+def choose(
+    needs: Iterable[Need], candidates: Mapping[UUID, Sequence[Candidate]]
+) -> dict[UUID, Choice]:
+    """Give every case the nearest candidate who is still free.
+
+    Urgent cases choose first, then those reported first. Candidates come nearest first. A case
+    whose candidates have all been given away is left out of the answer.
+    """
+    free: dict[UUID, int] = {}
+    chosen: dict[UUID, Choice] = {}
+    for need in sorted(needs, key=lambda n: (not n.urgent, n.reported_at, n.case_id)):
+        for rank, candidate in enumerate(candidates.get(need.case_id, ()), start=1):
+            left = free.setdefault(candidate.volunteer.id, candidate.free)
+            if left > 0:
+                free[candidate.volunteer.id] = left - 1
+                chosen[need.case_id] = Choice(candidate, rank)
+                break
+    return chosen
+
+
+async def match(session: AsyncSession, needs: Sequence[Need]) -> Match:
+    """Find and claim a volunteer for each case, all in this transaction.
+
+    Whoever loses a claim to another transaction is chosen again; each round claims somebody or
+    ends, so the rounds are bounded by the number of free places.
+    """
+    result = Match()
+    open_needs = {need.case_id: need for need in needs}
+    while open_needs:
+        candidates = await _candidates(session, list(open_needs.values()))
+        for case_id in [case_id for case_id in open_needs if not candidates.get(case_id)]:
+            result.waiting[case_id] = "all_volunteers_busy"
+            del open_needs[case_id]
+        chosen = choose(open_needs.values(), candidates)
+        claimed = await _claim(session, chosen)
+        for case_id, choice in chosen.items():
+            if choice.candidate.volunteer.id in claimed:
+                result.chosen[case_id] = choice
+                del open_needs[case_id]
+    by_id = {need.case_id: need for need in needs}
+    for case_id in await _without_anybody(session, [by_id[id_] for id_ in result.waiting]):
+        result.waiting[case_id] = "no_volunteer_in_reach"
+    result.nearer = await _nearer(session, by_id, result.chosen)
+    return result
+
+
+def _arrays(needs: Sequence[Need]) -> dict[str, Any]:
+    return {
+        "case_ids": [need.case_id for need in needs],
+        "districts": [need.district for need in needs],
+        "categories": [need.category for need in needs],
+        "latitudes": [need.latitude for need in needs],
+        "longitudes": [need.longitude for need in needs],
+        "radii": [need.radius_m for need in needs],
+    }
+
+
+_NEEDS = """
+    unnest(CAST(:case_ids AS uuid[]), CAST(:districts AS text[]), CAST(:categories AS text[]),
+           CAST(:latitudes AS float8[]), CAST(:longitudes AS float8[]), CAST(:radii AS float8[]))
+    AS need (case_id, district, category, latitude, longitude, radius_m)
+"""
+
+# The nearest available volunteers of every case, by great circle, straight from the GiST index.
+# Hard filters are part of the query; the radius is cut afterwards, as the order is by distance.
+_CANDIDATES = text(f"""
+    SELECT need.case_id, near.*
+    FROM {_NEEDS}
+    CROSS JOIN LATERAL (
+        SELECT v.id, v.name, v.phone, v.email, v.language, v.capacity - v.open_cases AS free,
+               earth_distance(v.home, ll_to_earth(need.latitude, need.longitude)) AS distance_m
+        FROM volunteers v
+        WHERE v.district = need.district
+          AND v.available
+          AND (v.categories = '{{}}' OR need.category = ANY (v.categories))
+          AND NOT EXISTS (
+              SELECT 1 FROM offers o WHERE o.case_id = need.case_id AND o.volunteer_id = v.id)
+        ORDER BY v.home <-> ll_to_earth(need.latitude, need.longitude)
+        LIMIT :limit
+    ) AS near
+    WHERE near.distance_m <= need.radius_m
+    ORDER BY need.case_id, near.distance_m, near.id
+""")  # noqa: S608 - composed of constants
+
+
+async def _candidates(
+    session: AsyncSession, needs: Sequence[Need]
+) -> dict[UUID, list[Candidate]]:
+    rows = await session.execute(_CANDIDATES, {**_arrays(needs), "limit": CANDIDATES})
+    found: dict[UUID, list[Candidate]] = {}
+    for row in rows:
+        volunteer = OfferedVolunteer.model_construct(
+            id=row.id, name=row.name, phone=row.phone, email=row.email, language=row.language
+        )
+        found.setdefault(row.case_id, []).append(
+            Candidate(volunteer, distance_m=row.distance_m, free=row.free)
+        )
+    return found
+
+
+# Locked in the order of ids, so that two batches wait for each other instead of deadlocking. The
+# condition is checked again on the row as it is now: another transaction may have been faster.
+_CLAIM = text("""
+    WITH wanted AS (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:counts AS int[])) AS w (id, cases)
+    ), locked AS (
+        SELECT v.id FROM volunteers v JOIN wanted USING (id) ORDER BY v.id FOR NO KEY UPDATE OF v
+    )
+    UPDATE volunteers v
+    SET open_cases = v.open_cases + wanted.cases, updated_at = now()
+    FROM wanted JOIN locked USING (id)
+    WHERE v.id = wanted.id AND v.on_duty AND v.open_cases + wanted.cases <= v.capacity
+    RETURNING v.id
+""")
+
+
+async def _claim(session: AsyncSession, chosen: Mapping[UUID, Choice]) -> set[UUID]:
+    """Take the places; returns the volunteers who still had as many as were wanted of them."""
+    counts: dict[UUID, int] = {}
+    for choice in chosen.values():
+        id_ = choice.candidate.volunteer.id
+        counts[id_] = counts.get(id_, 0) + 1
+    if not counts:
+        return set()
+    result = await session.execute(
+        _CLAIM, {"ids": list(counts), "counts": list(counts.values())}
+    )
+    return set(result.scalars())
+
+
+_WITHOUT_ANYBODY = text(f"""
+    SELECT need.case_id
+    FROM {_NEEDS}
+    WHERE NOT EXISTS (
+        SELECT 1 FROM volunteers v
+        WHERE v.district = need.district
+          AND (v.categories = '{{}}' OR need.category = ANY (v.categories))
+          AND earth_distance(v.home, ll_to_earth(need.latitude, need.longitude)) <= need.radius_m)
+""")  # noqa: S608 - composed of constants
+
+
+async def _without_anybody(session: AsyncSession, needs: Sequence[Need]) -> list[UUID]:
+    """Of these cases, those for whom nobody exists, busy or not."""
+    if not needs:
+        return []
+    return list((await session.execute(_WITHOUT_ANYBODY, _arrays(needs))).scalars())
+
+
+_NEARER = text("""
+    SELECT asked.case_id, near.*
+    FROM unnest(CAST(:case_ids AS uuid[]), CAST(:districts AS text[]), CAST(:categories AS text[]),
+                CAST(:latitudes AS float8[]), CAST(:longitudes AS float8[]),
+                CAST(:distances AS float8[]), CAST(:volunteers AS uuid[]))
+         AS asked (case_id, district, category, latitude, longitude, distance_m, volunteer_id)
+    CROSS JOIN LATERAL (
+        SELECT v.id,
+               round(earth_distance(v.home, ll_to_earth(asked.latitude, asked.longitude)))
+                   AS distance_m,
+               CASE WHEN NOT v.on_duty THEN 'off_duty'
+                    WHEN v.categories <> '{}' AND NOT asked.category = ANY (v.categories)
+                        THEN 'not_trained'
+                    WHEN v.open_cases >= v.capacity THEN 'full'
+                    ELSE 'asked_before' END AS why_not
+        FROM volunteers v
+        WHERE v.district = asked.district
+        ORDER BY v.home <-> ll_to_earth(asked.latitude, asked.longitude)
+        LIMIT :limit
+    ) AS near
+    WHERE near.distance_m < asked.distance_m AND near.id <> asked.volunteer_id
+""")
+
+
+async def _nearer(
+    session: AsyncSession, needs: Mapping[UUID, Need], chosen: Mapping[UUID, Choice]
+) -> dict[UUID, list[dict[str, Any]]]:
+    """Who was nearer than the volunteer who is asked, and why they are not asked."""
+    if not chosen:
+        return {}
+    asked = [needs[case_id] for case_id in chosen]
+    arrays = _arrays(asked)
+    del arrays["radii"]
+    rows = await session.execute(
+        _NEARER,
+        {
+            **arrays,
+            "distances": [choice.candidate.distance_m for choice in chosen.values()],
+            "volunteers": [choice.candidate.volunteer.id for choice in chosen.values()],
+            "limit": NEARER_NAMED,
+        },
+    )
+    named: dict[UUID, list[dict[str, Any]]] = {}
+    for row in rows:
+        named.setdefault(row.case_id, []).append(
+            {"volunteer": str(row.id), "distance_m": row.distance_m, "why_not": row.why_not}
+        )
+    return named

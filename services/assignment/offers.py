@@ -1,0 +1,354 @@
+"""The life of a case until a volunteer is asked: opened, offered, or waiting and tried again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import text
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+from uuid_utils.compat import uuid7
+
+from services.assignment import matching
+from services.assignment.matching import Choice, Match, Need
+from services.assignment.models import Case
+from shared import codes, outbox
+from shared.database import now
+from shared.districts import District, Policy
+from shared.events import (
+    CaseReported,
+    Event,
+    MadeOffer,
+    OfferMade,
+    Place,
+    PublicCase,
+    PublicCaseOffered,
+    PublicCaseOpened,
+    PublicCaseWaiting,
+    PublicSubdistrict,
+)
+
+# How many due cases one sweep takes; the next follows at once if there are more.
+SWEEP_SIZE = 200
+
+
+async def open_cases(
+    session: AsyncSession, reports: Sequence[CaseReported], *, districts: Mapping[str, District]
+) -> None:
+    """Open a case for each report and look for a volunteer at once."""
+    moment = await now(session)
+    cases = await _insert_cases(session, reports, moment)
+    await outbox.publish(session, [_public(PublicCaseOpened, case) for case in cases])
+    await seek(session, cases, districts=districts, moment=moment)
+
+
+async def retry_waiting(session: AsyncSession, *, districts: Mapping[str, District]) -> int:
+    """Look again for the waiting cases whose time has come; returns how many there were."""
+    moment = await now(session)
+    query = (
+        select(Case)
+        .where(col(Case.state) == "waiting", col(Case.next_action_at) <= moment)
+        .order_by(col(Case.urgency).desc(), col(Case.next_action_at), col(Case.id))
+        .limit(SWEEP_SIZE)
+        .with_for_update(skip_locked=True)
+    )
+    cases = list((await session.exec(query)).all())
+    session.expunge_all()  # from here on they are plain values; the statements below write them
+    if cases:
+        await seek(session, cases, districts=districts, moment=moment)
+    return len(cases)
+
+
+async def seek(
+    session: AsyncSession,
+    cases: Sequence[Case],
+    *,
+    districts: Mapping[str, District],
+    moment: datetime,
+) -> None:
+    """Ask the nearest available volunteer of each case, or let the case wait.
+
+    Raises:
+        KeyError: a case is of a district that this service does not know.
+    """
+    needs = [_need(case, districts[case.district].policy) for case in cases]
+    match = await matching.match(session, needs)
+    await _make_offers(session, cases, match, districts=districts, moment=moment)
+    await _let_wait(session, cases, match, districts=districts, moment=moment)
+
+
+_INSERT_CASES = text("""
+    INSERT INTO cases
+        (id, code, district, category, urgency, people, latitude, longitude, approximate,
+         subdistrict, subdistrict_name, village, village_name, centre_latitude, centre_longitude, drill,
+         traceparent, reported_at, state, version, changed_at)
+    SELECT *, 'searching', 1, CAST(:moment AS timestamptz)
+    FROM jsonb_to_recordset(CAST(:cases AS jsonb)) AS reported
+        (id uuid, code text, district text, category text, urgency text, people int,
+         latitude float8, longitude float8, approximate bool, subdistrict text,
+         subdistrict_name text, village text, village_name text, centre_latitude float8, centre_longitude float8,
+         drill bool, traceparent text, reported_at timestamptz)
+    ORDER BY id
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+""")
+
+
+async def _insert_cases(
+    session: AsyncSession, reports: Sequence[CaseReported], moment: datetime
+) -> list[Case]:
+    cases = [
+        Case(
+            id=UUID(report.subject),
+            district=report.district,
+            drill=report.drill,
+            traceparent=report.traceparent,
+            state="searching",
+            version=1,
+            changed_at=moment,
+            **report.data.model_dump(include={"code", "category", "urgency", "people"}),
+            **report.data.place.model_dump(),
+            reported_at=report.data.reported_at,
+        )
+        for report in reports
+    ]
+    rows = [
+        case.model_dump(
+            mode="json",
+            exclude={"state", "version", "changed_at", "waiting_for", "next_action_at"},
+        )
+        for case in cases
+    ]
+    inserted = await session.execute(
+        _INSERT_CASES, {"cases": json.dumps(rows), "moment": moment}
+    )
+    fresh = set(inserted.scalars())
+    return [case for case in cases if case.id in fresh]
+
+
+def _need(case: Case, policy: Policy) -> Need:
+    return Need(
+        case_id=case.id,
+        district=case.district,
+        category=case.category,
+        urgent=case.urgency == "urgent",
+        latitude=case.latitude,
+        longitude=case.longitude,
+        radius_m=policy.radius_m,
+        reported_at=case.reported_at,
+    )
+
+
+_INSERT_OFFERS = text("""
+    INSERT INTO offers
+        (id, case_id, volunteer_id, district, answer_code, state, distance_m, reasons, made_at,
+         respond_by)
+    SELECT id, case_id, volunteer_id, district, answer_code, 'offered', distance_m, reasons,
+           CAST(:moment AS timestamptz), respond_by
+    FROM jsonb_to_recordset(CAST(:offers AS jsonb)) AS made
+        (id uuid, case_id uuid, volunteer_id uuid, district text, answer_code text,
+         distance_m float8, reasons jsonb, respond_by timestamptz)
+""")
+_MOVE_CASES = text("""
+    UPDATE cases c
+    SET state = 'offered', waiting_for = NULL, next_action_at = moved.at, version = version + 1,
+        changed_at = CAST(:moment AS timestamptz)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:moments AS timestamptz[])) AS moved (id, at)
+    WHERE c.id = moved.id
+""")
+_CODES = text("SELECT nextval('offer_codes') FROM generate_series(1, :count)")
+
+
+async def _make_offers(
+    session: AsyncSession,
+    cases: Sequence[Case],
+    match: Match,
+    *,
+    districts: Mapping[str, District],
+    moment: datetime,
+) -> None:
+    """One offer for each case that has found somebody, with its events."""
+    offered = [case for case in cases if case.id in match.chosen]
+    if not offered:
+        return
+    numbers = (await session.execute(_CODES, {"count": len(offered)})).scalars()
+    offers = [
+        _offer(case, match, code=codes.numbered_code(number), district=districts[case.district],
+               moment=moment)
+        for case, number in zip(offered, numbers, strict=True)
+    ]
+    rows = [
+        {
+            "id": str(offer.offer_id),
+            "case_id": str(case.id),
+            "volunteer_id": str(offer.volunteer.id),
+            "district": case.district,
+            "answer_code": offer.answer_code,
+            "distance_m": offer.distance_m,
+            "reasons": _reasons(match.chosen[case.id], match.nearer.get(case.id, [])),
+            "respond_by": offer.respond_by.isoformat(),
+        }
+        for case, offer in zip(offered, offers, strict=True)
+    ]
+    await session.execute(_INSERT_OFFERS, {"offers": json.dumps(rows), "moment": moment})
+    await session.execute(
+        _MOVE_CASES,
+        {
+            "ids": [case.id for case in offered],
+            "moments": [offer.respond_by for offer in offers],
+            "moment": moment,
+        },
+    )
+    published: list[Event[Any]] = []
+    for case, offer in zip(offered, offers, strict=True):
+        case.state, case.waiting_for = "offered", None
+        case.version, case.changed_at = case.version + 1, moment
+        published += [_offer_made(case, offer), _public(PublicCaseOffered, case)]
+    await outbox.publish(session, published)
+
+
+def _offer(
+    case: Case, match: Match, *, code: str, district: District, moment: datetime
+) -> MadeOffer:
+    candidate = match.chosen[case.id].candidate
+    return MadeOffer.model_construct(
+        offer_id=uuid7(),
+        answer_code=code,
+        respond_by=moment + district.policy.respond_within,
+        volunteer=candidate.volunteer,
+        distance_m=round(candidate.distance_m, 1),
+        category=case.category,
+        urgency=case.urgency,
+        people=case.people,
+        place=_place(case),
+        utc_offset_minutes=_utc_offset_minutes(district, moment),
+        reported_at=case.reported_at,
+    )
+
+
+def _utc_offset_minutes(district: District, moment: datetime) -> int:
+    offset = moment.astimezone(ZoneInfo(district.timezone)).utcoffset() or timedelta()
+    return int(offset.total_seconds() // 60)
+
+
+def _place(case: Case) -> Place:
+    return Place.model_construct(
+        latitude=case.latitude,
+        longitude=case.longitude,
+        approximate=case.approximate,
+        subdistrict=case.subdistrict,
+        subdistrict_name=case.subdistrict_name,
+        village=case.village,
+        village_name=case.village_name,
+        centre_latitude=case.centre_latitude,
+        centre_longitude=case.centre_longitude,
+    )
+
+
+def _reasons(choice: Choice, nearer: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "distance_m": round(choice.candidate.distance_m, 1),
+        "rank": choice.rank,
+        "free_places": choice.candidate.free,
+        "nearer": nearer,
+    }
+
+
+_LET_WAIT = text("""
+    UPDATE cases c
+    SET state = 'waiting', waiting_for = parked.waiting_for, next_action_at = parked.next_at,
+        version = c.version + parked.step,
+        changed_at = CASE parked.step WHEN 1 THEN CAST(:moment AS timestamptz) ELSE changed_at END
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:waiting_for AS text[]),
+                CAST(:next_at AS timestamptz[]), CAST(:steps AS int[]))
+         AS parked (id, waiting_for, next_at, step)
+    WHERE c.id = parked.id
+""")
+
+
+async def _let_wait(
+    session: AsyncSession,
+    cases: Sequence[Case],
+    match: Match,
+    *,
+    districts: Mapping[str, District],
+    moment: datetime,
+) -> None:
+    """Nobody suitable is free: say so once, and set the timer for the next try."""
+    waiting = [case for case in cases if case.id in match.waiting]
+    if not waiting:
+        return
+    changed = [
+        case
+        for case in waiting
+        if (case.state, case.waiting_for) != ("waiting", match.waiting[case.id])
+    ]
+    await session.execute(
+        _LET_WAIT,
+        {
+            "ids": [case.id for case in waiting],
+            "waiting_for": [match.waiting[case.id] for case in waiting],
+            "next_at": [
+                moment + districts[case.district].policy.retry_after for case in waiting
+            ],
+            "steps": [int(case in changed) for case in waiting],
+            "moment": moment,
+        },
+    )
+    for case in changed:
+        case.state, case.waiting_for = "waiting", match.waiting[case.id]
+        case.version, case.changed_at = case.version + 1, moment
+    await outbox.publish(session, [_public(PublicCaseWaiting, case) for case in changed])
+
+
+async def wake_waiting(session: AsyncSession, *, district: str) -> None:
+    """Somebody has become available in a district: its waiting cases look again now."""
+    await session.execute(
+        text("""
+            UPDATE cases SET next_action_at = now()
+            WHERE state = 'waiting' AND district = :district
+        """),
+        {"district": district},
+    )
+
+
+def _offer_made(case: Case, offer: MadeOffer) -> OfferMade:
+    made: OfferMade = OfferMade.of(
+        offer,
+        case_id=case.id,
+        district=case.district,
+        time=case.changed_at,
+        drill=case.drill,
+        traceparent=case.traceparent,
+    )
+    return made
+
+
+def _public(event: type[Event[PublicCase]], case: Case) -> Event[PublicCase]:
+    """The public event of a case as it is now: no place but the subdistrict's centre."""
+    data = PublicCase.model_construct(
+        version=case.version,
+        state=case.state,
+        category=case.category,
+        urgency=case.urgency,
+        subdistrict=PublicSubdistrict.model_construct(
+            code=case.subdistrict,
+            name=case.subdistrict_name,
+            latitude=case.centre_latitude,
+            longitude=case.centre_longitude,
+        ),
+        reported_at=case.reported_at,
+        waiting_for=case.waiting_for,
+    )
+    made: Event[PublicCase] = event.of(
+        data,
+        case_id=case.id,
+        district=case.district,
+        time=case.changed_at,
+        drill=case.drill,
+        traceparent=case.traceparent,
+    )
+    return made

@@ -1,0 +1,1 @@
+"""Takes a report and answers for it."""

@@ -1,0 +1,56 @@
+"""Intake's tables. Reports hold personal data; everything else only ids, codes and states."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Column, DateTime, Text, func
+from sqlmodel import Field, SQLModel
+
+from shared.migrations import SPINE_TABLES
+
+
+class Report(SQLModel, table=True):
+    """What one person told us."""
+
+    __tablename__ = "reports"
+
+    id: UUID = Field(primary_key=True)
+    case_id: UUID = Field(index=True)
+    code: str = Field(unique=True, sa_type=Text)
+    idempotency_key: str | None = Field(default=None, unique=True, sa_type=Text)
+    body_hash: str = Field(sa_type=Text)
+    district: str = Field(sa_type=Text)
+    category: str = Field(sa_type=Text)
+    urgency: str = Field(sa_type=Text)
+    people: int
+    description: str | None = Field(default=None, sa_type=Text)
+    channel: str = Field(sa_type=Text)
+    latitude: float
+    longitude: float
+    approximate: bool
+    subdistrict: str = Field(sa_type=Text)
+    subdistrict_name: str = Field(sa_type=Text)
+    village: str | None = Field(default=None, sa_type=Text)
+    reporter_name: str | None = Field(default=None, sa_type=Text)
+    reporter_phone: str | None = Field(default=None, sa_type=Text)
+    reporter_email: str | None = Field(default=None, sa_type=Text)
+    drill: bool
+    received_at: datetime = Field(
+        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.now())
+    )
+
+
+class CaseState(SQLModel, table=True):
+    """The newest public state of a case, as read from the public feed."""
+
+    __tablename__ = "case_states"
+
+    case_id: UUID = Field(primary_key=True)
+    version: int
+    state: str = Field(sa_type=Text)
+    waiting_for: str | None = Field(default=None, sa_type=Text)
+    changed_at: datetime = Field(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+
+
+# What the migrations of this service are checked against.
+TABLES = (Report, CaseState, *SPINE_TABLES)

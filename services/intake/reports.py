@@ -1,0 +1,285 @@
+"""Taking a report: what is acceptable, where it is, and storing it with its event."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from sqlalchemy import text
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+from uuid_utils.compat import uuid7
+
+from services.intake.models import CaseState, Report
+from shared import codes, events, outbox
+from shared.database import now
+from shared.districts import District
+from shared.events import CaseReported, Category, PublicCase, ReportedCase, Urgency
+from shared.phones import PhoneError, e164
+from shared.places import Place, resolve_place
+
+
+def _printable(value: str) -> str:
+    if any(ord(character) < 32 and character not in "\n\t" for character in value):
+        raise ValueError("It must not contain control characters.")
+    return value
+
+
+def _phone(value: str) -> str:
+    try:
+        return e164(value)
+    except PhoneError as error:
+        raise ValueError(str(error)) from None
+
+
+Line = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
+    AfterValidator(_printable),
+]
+Story = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=2000), AfterValidator(_printable)
+]
+Phone = Annotated[str, StringConstraints(max_length=40), AfterValidator(_phone)]
+# Deliberately loose: an address is proven by a message that arrives, not by a pattern.
+Email = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$"),
+]
+
+
+class _Strict(BaseModel):
+    """A misspelt field is an error, not silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ReportedPlace(_Strict):
+    """A position (WGS 84 degrees), or a village or subdistrict by Kemendagri code or name."""
+
+    latitude: float | None = Field(default=None, ge=-90, le=90)
+    longitude: float | None = Field(default=None, ge=-180, le=180)
+    village: Line | None = None
+    subdistrict: Line | None = None
+
+
+class Reporter(_Strict):
+    """Whoever reports, if they want to be told; never shown to anybody else."""
+
+    name: Line | None = None
+    phone: Phone | None = None
+    email: Email | None = None
+
+
+class NewReport(_Strict):
+    """A report as it comes in."""
+
+    category: Category
+    place: ReportedPlace
+    district: Line | None = Field(default=None, description="Kemendagri code, if it is known")
+    urgency: Urgency = "normal"
+    people: int = Field(default=1, ge=1, le=1000)
+    description: Story | None = None
+    reporter: Reporter = Reporter()
+    channel: Annotated[Line, StringConstraints(max_length=40)] = "web"
+    drill: bool = Field(default=False, description="a rehearsal: nothing of it counts as real")
+
+
+class KeyUsedForAnotherReport(Exception):
+    """An idempotency key came with a body other than the first time."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What a reporter gets to know."""
+
+    case_id: UUID
+    code: str
+
+
+_INSERT = text("""
+    INSERT INTO reports
+        (id, case_id, code, idempotency_key, body_hash, district, category, urgency, people,
+         description, channel, latitude, longitude, approximate, subdistrict, subdistrict_name,
+         village, reporter_name, reporter_phone, reporter_email, drill, received_at)
+    VALUES
+        (:id, :case_id, :code, :idempotency_key, :body_hash, :district, :category, :urgency,
+         :people, :description, :channel, :latitude, :longitude, :approximate, :subdistrict,
+         :subdistrict_name, :village, :reporter_name, :reporter_phone, :reporter_email, :drill,
+         :received_at)
+    ON CONFLICT (idempotency_key) DO NOTHING
+    RETURNING id
+""")
+
+
+async def accept(
+    session: AsyncSession,
+    report: NewReport,
+    *,
+    districts: Mapping[str, District],
+    idempotency_key: str | None = None,
+    traceparent: str | None = None,
+) -> Accepted:
+    """Store a report and its event in this transaction.
+
+    The same key and body give the same case again.
+
+    Raises:
+        PlaceError: the place is in no district we know.
+        KeyUsedForAnotherReport: the key came with another body before.
+    """
+    place = resolve_place(
+        districts,
+        latitude=report.place.latitude,
+        longitude=report.place.longitude,
+        village=report.place.village,
+        subdistrict=report.place.subdistrict,
+        district=report.district,
+    )
+    accepted = Accepted(case_id=uuid7(), code=codes.random_code())
+    body_hash = hashlib.sha256(report.model_dump_json().encode()).hexdigest()
+    received_at = await now(session)
+    stored = await session.execute(
+        _INSERT,
+        _row(report, place, accepted, received_at)
+        | {"idempotency_key": idempotency_key, "body_hash": body_hash},
+    )
+    if stored.first() is None:
+        return await _accepted_before(session, str(idempotency_key), body_hash)
+    event = CaseReported.of(
+        ReportedCase(
+            code=accepted.code,
+            category=report.category,
+            urgency=report.urgency,
+            place=_event_place(place),
+            people=report.people,
+            channel=report.channel,
+            reported_at=received_at,
+        ),
+        case_id=accepted.case_id,
+        district=place.district,
+        time=received_at,
+        drill=report.drill,
+        traceparent=traceparent,
+    )
+    await outbox.publish(session, [event])
+    return accepted
+
+
+def _row(
+    report: NewReport, place: Place, accepted: Accepted, received_at: datetime
+) -> dict[str, Any]:
+    return {
+        "id": uuid7(),
+        "case_id": accepted.case_id,
+        "code": accepted.code,
+        "district": place.district,
+        "category": report.category,
+        "urgency": report.urgency,
+        "people": report.people,
+        "description": report.description,
+        "channel": report.channel,
+        "latitude": place.latitude,
+        "longitude": place.longitude,
+        "approximate": place.approximate,
+        "subdistrict": place.subdistrict,
+        "subdistrict_name": place.subdistrict_name,
+        "village": place.village,
+        "reporter_name": report.reporter.name,
+        "reporter_phone": report.reporter.phone,
+        "reporter_email": report.reporter.email,
+        "drill": report.drill,
+        "received_at": received_at,
+    }
+
+
+def _event_place(place: Place) -> events.Place:
+    return events.Place(
+        latitude=place.latitude,
+        longitude=place.longitude,
+        approximate=place.approximate,
+        subdistrict=place.subdistrict,
+        subdistrict_name=place.subdistrict_name,
+        village=place.village,
+        village_name=place.village_name,
+        centre_latitude=place.centre_latitude,
+        centre_longitude=place.centre_longitude,
+    )
+
+
+async def _accepted_before(session: AsyncSession, key: str, body_hash: str) -> Accepted:
+    query = select(Report).where(col(Report.idempotency_key) == key)
+    first = (await session.exec(query)).one()
+    if first.body_hash != body_hash:
+        raise KeyUsedForAnotherReport
+    return Accepted(case_id=first.case_id, code=first.code)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The public state of a report: nothing about the person, nothing about the reporter."""
+
+    code: str
+    state: str
+    waiting_for: str | None
+    category: str
+    subdistrict: str
+    approximate_place: bool
+    received_at: datetime
+    changed_at: datetime
+
+
+async def status(session: AsyncSession, code: str) -> Status | None:
+    """What became of a report; None if there is none with this code."""
+    query = (
+        select(Report, CaseState)
+        .join(CaseState, col(CaseState.case_id) == col(Report.case_id), isouter=True)
+        .where(col(Report.code) == codes.normalised(code))
+    )
+    found = (await session.exec(query)).first()
+    if found is None:
+        return None
+    report, case = found
+    return Status(
+        code=report.code,
+        state=case.state if case else "received",
+        waiting_for=case.waiting_for if case else None,
+        category=report.category,
+        subdistrict=report.subdistrict_name,
+        approximate_place=report.approximate,
+        received_at=report.received_at,
+        changed_at=case.changed_at if case else report.received_at,
+    )
+
+
+# A state only moves forward: an event that comes late or again changes nothing.
+_REMEMBER = text("""
+    INSERT INTO case_states (case_id, version, state, waiting_for, changed_at)
+    SELECT * FROM unnest(CAST(:case_ids AS uuid[]), CAST(:versions AS int[]),
+                         CAST(:states AS text[]), CAST(:waiting_for AS text[]),
+                         CAST(:changed_at AS timestamptz[]))
+    ORDER BY 1
+    ON CONFLICT (case_id) DO UPDATE
+    SET version = excluded.version, state = excluded.state, waiting_for = excluded.waiting_for,
+        changed_at = excluded.changed_at
+    WHERE case_states.version < excluded.version
+""")
+
+
+async def remember_states(
+    session: AsyncSession, changes: Sequence[events.Event[PublicCase]]
+) -> None:
+    """Keep the newest public state of each case."""
+    newest = {change.subject: change for change in sorted(changes, key=lambda c: c.data.version)}
+    await session.execute(
+        _REMEMBER,
+        {
+            "case_ids": [UUID(case_id) for case_id in newest],
+            "versions": [change.data.version for change in newest.values()],
+            "states": [change.data.state for change in newest.values()],
+            "waiting_for": [change.data.waiting_for for change in newest.values()],
+            "changed_at": [change.time for change in newest.values()],
+        },
+    )

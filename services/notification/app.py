@@ -1,0 +1,68 @@
+"""Notification: tells the volunteer, once, on the first channel that works."""
+
+from datetime import timedelta
+
+from prometheus_client import Gauge
+from sqlalchemy import text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.notification import api, handlers
+from services.notification.channels import Channel
+from services.notification.channels.email import Email
+from services.notification.channels.sandbox import Sandbox
+from services.notification.channels.sms import Sms
+from services.notification.delivery import Delivery
+from services.notification.settings import NotificationSettings
+from shared import topics
+from shared.database import Database
+from shared.service import Service
+
+MESSAGES = Gauge("jangkau_messages", "Messages by state. Queued should be near zero.", ["state"])
+
+
+def compose(settings: NotificationSettings | None = None) -> Service:
+    """The whole service on one screen."""
+    settings = settings or NotificationSettings()
+    service = Service(
+        name="notification",
+        settings=settings,
+        title="Jangkau notification",
+        description="Messages to volunteers.",
+    )
+    channels = make_channels(settings, service.database)
+    service.consume(
+        topics.ASSIGNMENT_OFFERS, handlers.on_assignment_offers(channels), name="assignment-offers"
+    )
+    for channel in channels:
+        delivery = Delivery(
+            service.database,
+            channel,
+            channels,
+            concurrency=settings.concurrency,
+            timeout=timedelta(seconds=settings.provider_timeout_seconds),
+            lease=timedelta(seconds=settings.lease_seconds),
+        )
+        service.loop(f"deliver-{channel.name}", delivery.run)
+    if "sandbox" in settings.channel_names:
+        service.routers = [api.router(service.database)]
+    service.measures = [measure_messages]
+    service.closing = [channel.close for channel in channels]
+    return service
+
+
+def make_channels(settings: NotificationSettings, database: Database) -> list[Channel]:
+    """The channels of this installation, in the order in which they are tried."""
+    make = {
+        "sandbox": lambda: Sandbox(database),
+        "sms": lambda: Sms(settings),
+        "email": lambda: Email(settings),
+    }
+    return [make[name]() for name in settings.channel_names]
+
+
+async def measure_messages(session: AsyncSession) -> None:
+    """Put the number of messages by state into the metrics."""
+    rows = await session.execute(text("SELECT state, count(*) AS n FROM messages GROUP BY state"))
+    counts = {row.state: row.n for row in rows}
+    for state in ("queued", "sending", "sent", "failed", "expired", "unknown"):
+        MESSAGES.labels(state).set(counts.get(state, 0))

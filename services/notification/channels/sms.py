@@ -1,0 +1,95 @@
+"""SMS over a generic HTTP gateway, whose request is a template in settings."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from urllib.parse import quote_plus
+
+import httpx2
+
+from services.notification.channels import (
+    Outgoing,
+    PermanentFailure,
+    TransientFailure,
+    UnknownOutcome,
+)
+from services.notification.settings import NotificationSettings
+
+# Nothing was taken: the gateway asks to come again.
+TRY_AGAIN = {408, 425, 429, 503}
+
+
+class Sms:
+    """A channel that hands messages to one HTTP gateway."""
+
+    name = "sms"
+
+    def __init__(self, settings: NotificationSettings) -> None:
+        self.settings = settings
+        self.supports_idempotency = settings.sms_idempotent
+        self._client = httpx2.AsyncClient(
+            timeout=settings.provider_timeout_seconds,
+            limits=httpx2.Limits(max_connections=settings.concurrency),
+        )
+
+    def address_of(self, *, phone: str | None, email: str | None) -> str | None:
+        """Reaches whoever has a telephone number."""
+        return phone
+
+    async def send(self, message: Outgoing) -> str:
+        """One request for one message."""
+        headers = {
+            "content-type": self.settings.sms_content_type,
+            "idempotency-key": str(message.idempotency_key),
+        }
+        if self.settings.sms_authorization is not None:
+            headers["authorization"] = self.settings.sms_authorization.get_secret_value()
+        try:
+            answer = await self._client.request(
+                self.settings.sms_method,
+                _filled(self.settings.sms_url, message, quote_plus),
+                content=_filled(self.settings.sms_body, message, self._escape).encode()
+                if self.settings.sms_method != "GET"
+                else None,
+                headers=headers,
+            )
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            raise TransientFailure(f"{type(error).__name__}: {error}") from error
+        except httpx2.TransportError as error:
+            raise UnknownOutcome(f"{type(error).__name__}: {error}") from error
+        return _outcome(answer)
+
+    def _escape(self, value: str) -> str:
+        if "json" in self.settings.sms_content_type:
+            return json.dumps(value)[1:-1]
+        return quote_plus(value)
+
+    async def close(self) -> None:
+        """Close the connections to the gateway."""
+        await self._client.aclose()
+
+
+def _filled(template: str, message: Outgoing, escape: Callable[[str], str]) -> str:
+    values = {
+        "to": message.address,
+        "text": message.short_text,
+        "id": str(message.idempotency_key),
+    }
+    for name, value in values.items():
+        template = template.replace(f"{{{name}}}", escape(value))
+    return template
+
+
+def _outcome(answer: httpx2.Response) -> str:
+    if answer.is_success:
+        return answer.text[:200]
+    reason = f"HTTP {answer.status_code}"
+    if answer.status_code in TRY_AGAIN:
+        after = answer.headers.get("retry-after", "")
+        raise TransientFailure(
+            reason, retry_after=timedelta(seconds=int(after)) if after.isdigit() else None
+        )
+    if answer.is_client_error:
+        raise PermanentFailure(reason)
+    # A 500 may have happened after the message was on its way.
+    raise UnknownOutcome(reason)

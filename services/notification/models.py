@@ -1,0 +1,91 @@
+"""Notification's tables: messages, each attempt to send one, and the sandbox's phones."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Column, DateTime, Index, Text, UniqueConstraint, func, text
+from sqlmodel import Field, SQLModel
+
+from shared.migrations import SPINE_TABLES
+
+
+def _moment(*, nullable: bool = False, **kwargs: Any) -> Any:
+    return Column(DateTime(timezone=True), nullable=nullable, **kwargs)
+
+
+class Message(SQLModel, table=True):
+    """Something one person is to be told, once. Stored before any provider is called."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        UniqueConstraint("event_id", "recipient", "purpose", name="messages_once"),
+        CheckConstraint(
+            "state IN ('queued', 'sending', 'sent', 'failed', 'expired', 'unknown')",
+            name="messages_state",
+        ),
+        Index("messages_due", "channel", "next_attempt_at",
+              postgresql_where=text("state = 'queued'")),
+        Index("messages_case", "case_id"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    event_id: UUID
+    case_id: UUID
+    offer_id: UUID
+    recipient: UUID
+    purpose: str = Field(sa_type=Text)
+    district: str = Field(sa_type=Text)
+    drill: bool
+    phone: str | None = Field(default=None, sa_type=Text)
+    email: str | None = Field(default=None, sa_type=Text)
+    short_text: str = Field(sa_type=Text)
+    subject: str = Field(sa_type=Text)
+    long_text: str = Field(sa_type=Text)
+    state: str = Field(sa_type=Text)
+    # The channel that is tried now; null when none is left.
+    channel: str | None = Field(default=None, sa_type=Text)
+    error: str | None = Field(default=None, sa_type=Text)
+    attempts: int = 0
+    reported_at: datetime = Field(sa_column=_moment())
+    created_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+    next_attempt_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+    send_before: datetime = Field(sa_column=_moment())
+    sent_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+
+
+class Attempt(SQLModel, table=True):
+    """One call to one provider. Stored as ``sending`` before the call."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        CheckConstraint("state IN ('sending', 'sent', 'failed', 'unknown')", name="attempts_state"),
+        Index("attempts_open", "lease_until", postgresql_where=text("state = 'sending'")),
+        Index("attempts_message", "message_id"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    message_id: UUID = Field(foreign_key="messages.id")
+    channel: str = Field(sa_type=Text)
+    state: str = Field(sa_type=Text)
+    provider_id: str | None = Field(default=None, sa_type=Text)
+    error: str | None = Field(default=None, sa_type=Text)
+    started_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+    lease_until: datetime = Field(sa_column=_moment())
+    ended_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+
+
+class SandboxMessage(SQLModel, table=True):
+    """What arrived on a fake phone; the key makes a repeated send arrive once."""
+
+    __tablename__ = "sandbox_messages"
+    __table_args__ = (Index("sandbox_messages_received_at", "received_at"),)
+
+    idempotency_key: UUID = Field(primary_key=True)
+    address: str = Field(sa_type=Text)
+    body: str = Field(sa_type=Text)
+    received_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+
+
+# What the migrations of this service are checked against.
+TABLES = (Message, Attempt, SandboxMessage, *SPINE_TABLES)

@@ -1,0 +1,240 @@
+"""The unit of work: decode each record, inbox, handle, outbox, commit, and only then the offset.
+
+If a batch fails it is tried again one event at a time. A permanent error parks that event; a
+transient one waits and puts the batch back, so that nothing is parked because a database was down.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from aiokafka import ConsumerRebalanceListener
+from aiokafka import TopicPartition as Partition
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from shared import dead_letters, inbox
+from shared.database import Database, is_transient
+from shared.dead_letters import DeadLetter
+from shared.events import Event
+from shared.telemetry import (
+    BATCH_RETRIES,
+    BATCH_SECONDS,
+    CONSUMER_EVENT_AGE,
+    CONSUMER_LAG,
+    EVENTS_DUPLICATE,
+    EVENTS_HANDLED,
+)
+from shared.topics import Topic, UndecodableRecord
+
+log = structlog.get_logger("consume")
+
+LONGEST_PAUSE = timedelta(seconds=5)
+STOPPED_PAUSE = timedelta(seconds=5)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One Kafka record, decoded (``event``) or found undecodable (``problem``)."""
+
+    event: Event[Any] | None
+    problem: UndecodableRecord | None
+    record_id: str
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    payload: bytes | None
+    headers: str
+
+    def letter(self, consumer: str, error: BaseException) -> DeadLetter:
+        """The dead letter to keep when this record cannot be handled."""
+        return DeadLetter(
+            consumer=consumer,
+            record_id=self.record_id,
+            event_id=self.event.id if self.event else None,
+            topic=self.topic,
+            partition=self.partition,
+            record_offset=self.offset,
+            key=self.key,
+            payload=self.payload,
+            headers=self.headers,
+            error=f"{type(error).__name__}: {error}"[:2000],
+        )
+
+
+class TooManyParked(RuntimeError):
+    """So many records in a row failed that we are broken, not they."""
+
+
+# Handles fresh events of one batch, in order, inside the transaction it is given. Must not commit.
+Handler = Callable[[AsyncSession, list[Any]], Awaitable[None]]
+
+
+class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One consumer of one topic. ``name`` is its group in Kafka and its key in the inbox."""
+
+    def __init__(
+        self,
+        name: str,
+        topic: Topic,
+        handler: Handler,
+        *,
+        database: Database,
+        max_parked_in_a_row: int = 20,
+        stalled_after: timedelta = timedelta(seconds=30),
+    ) -> None:
+        self.name = name
+        self.topic = topic
+        self.database = database
+        self.max_parked_in_a_row = max_parked_in_a_row
+        self.stalled_after = stalled_after
+        self.subscriber: Any = None
+        self.parked_in_a_row = 0
+        self.lag = 0
+        self.standing_by = False
+        self._handler = handler
+        self._failures = 0
+        self._last_progress = time.monotonic()
+
+    async def handle_batch(self, deliveries: list[Delivery]) -> None:
+        """Handle what one poll brought. Returning lets the offset be committed; raising does not."""
+        self._last_progress = time.monotonic()
+        if self.stopped:
+            await asyncio.sleep(STOPPED_PAUSE.total_seconds())
+            raise TooManyParked(self.problem)
+        try:
+            with BATCH_SECONDS.labels(self.name).time():
+                await self._handle(deliveries)
+        except Exception as error:
+            if is_transient(error):
+                await self._pause(error)
+            raise
+        finally:
+            self._last_progress = time.monotonic()
+        self._failures = 0
+
+    async def _handle(self, deliveries: list[Delivery]) -> None:
+        if all(delivery.event is not None for delivery in deliveries):
+            try:
+                await self._in_one_transaction([d.event for d in deliveries if d.event])
+            except Exception as error:
+                if is_transient(error):
+                    raise
+                log.warning("batch.split", consumer=self.name, size=len(deliveries),
+                            error=repr(error)[:300])
+            else:
+                self.parked_in_a_row = 0
+                return
+        for delivery in deliveries:
+            await self._handle_alone(delivery)
+
+    async def _handle_alone(self, delivery: Delivery) -> None:
+        """One record in a transaction of its own; parked if it can never succeed."""
+        if self.stopped:
+            raise TooManyParked(self.problem)
+        try:
+            if delivery.event is None:
+                raise delivery.problem or UndecodableRecord("no event")
+            await self._in_one_transaction([delivery.event])
+        except Exception as error:
+            if is_transient(error):
+                raise
+            async with self.database.transaction() as session:
+                await dead_letters.park(session, delivery.letter(self.name, error))
+            self.parked_in_a_row += 1
+            log.error("record.parked", consumer=self.name, topic=delivery.topic,
+                      partition=delivery.partition, offset=delivery.offset,
+                      record=delivery.record_id, error=type(error).__name__)
+        else:
+            self.parked_in_a_row = 0
+
+    async def _in_one_transaction(self, events: Sequence[Event[Any]]) -> None:
+        by_id = {event.id: event for event in events}  # the same event twice in a batch counts once
+        async with self.database.transaction() as session:
+            fresh_ids = await inbox.claim(session, self.name, list(by_id))
+            fresh = [event for event in by_id.values() if event.id in fresh_ids]
+            if fresh:
+                await self._handler(session, fresh)
+                await dead_letters.resolve(session, self.name, [event.id for event in fresh])
+        self._count(fresh, duplicates=len(events) - len(fresh))
+
+    def _count(self, fresh: Sequence[Event[Any]], *, duplicates: int) -> None:
+        for event in fresh:
+            EVENTS_HANDLED.labels(self.name, event.type).inc()
+        if fresh:
+            age = datetime.now(UTC) - fresh[-1].time
+            CONSUMER_EVENT_AGE.labels(self.name).set(age.total_seconds())
+        if duplicates:
+            EVENTS_DUPLICATE.labels(self.name).inc(duplicates)
+
+    async def _pause(self, error: Exception) -> None:
+        """Wait longer after each failure, with jitter so that replicas do not come back at once."""
+        self._failures += 1
+        longest = min(0.1 * 2 ** min(self._failures, 10), LONGEST_PAUSE.total_seconds())
+        BATCH_RETRIES.labels(self.name).inc()
+        log.warning("batch.retry", consumer=self.name, failures=self._failures,
+                    error=repr(error)[:300])
+        await asyncio.sleep(longest * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
+
+    @property
+    def stopped(self) -> bool:
+        """Whether too many records in a row were parked; a restart tries again."""
+        return self.parked_in_a_row >= self.max_parked_in_a_row
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, in words; None if the consumer makes progress."""
+        if self.stopped:
+            return (
+                f"{self.name} has stopped: {self.parked_in_a_row} records in a row could not be "
+                "handled. Look at them with `jangkau dead-letters list`, then restart the service."
+            )
+        if self.stalled:
+            return f"{self.name} has not polled Kafka for {self._idle_seconds():.0f} s"
+        return None
+
+    @property
+    def stalled(self) -> bool:
+        """Whether neither a handler has ended nor Kafka has answered for too long."""
+        return self._idle_seconds() > self.stalled_after.total_seconds()
+
+    def started(self) -> None:
+        """Say that the consumer has just joined its group."""
+        self._last_progress = time.monotonic()
+
+    async def observe(self) -> None:
+        """Read lag and the last answer from Kafka; called about once a second."""
+        client = getattr(self.subscriber, "consumer", None)
+        if client is None:
+            return
+        if self.standing_by:
+            self._last_progress = time.monotonic()
+        lag, answers = 0, []
+        for partition in client.assignment():
+            highwater = client.highwater(partition)
+            answers.append(client.last_poll_timestamp(partition) or 0)
+            if highwater is not None:
+                lag += max(highwater - await client.position(partition), 0)
+        self.lag = lag
+        CONSUMER_LAG.labels(self.name).set(lag)
+        if answers:
+            since_answer = time.time() - max(answers) / 1000
+            self._last_progress = max(self._last_progress, time.monotonic() - since_answer)
+
+    async def on_partitions_revoked(self, revoked: set[Partition]) -> None:
+        """A rebalance has begun."""
+        self.standing_by = False
+
+    async def on_partitions_assigned(self, assigned: set[Partition]) -> None:
+        """A rebalance has ended. With more replicas than partitions some have none: standing by."""
+        self.standing_by = not assigned
+        self._last_progress = time.monotonic()
+        log.info("partitions.assigned", consumer=self.name, partitions=len(assigned))
+
+    def _idle_seconds(self) -> float:
+        return time.monotonic() - self._last_progress

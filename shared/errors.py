@@ -1,0 +1,152 @@
+"""What a client gets when something is wrong: RFC 9457 problem details with a plain sentence."""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.database import is_transient
+
+log = structlog.get_logger("http")
+
+PROBLEM_JSON = "application/problem+json"
+
+TITLES = {
+    400: "Bad request",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Body too large",
+    415: "Unsupported media type",
+    422: "Not acceptable as it is",
+    503: "Temporarily unavailable",
+}
+
+
+class Problem(Exception):
+    """A request that is refused. ``errors`` are pairs of the field and a sentence about it."""
+
+    def __init__(
+        self, status: int, detail: str, *, errors: list[tuple[str, str]] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors or []
+
+    def response(self) -> JSONResponse:
+        """The answer to the client."""
+        body: dict[str, Any] = {
+            "type": "about:blank",
+            "title": TITLES.get(self.status, "Error"),
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            body["errors"] = [{"field": field, "message": text} for field, text in self.errors]
+        headers = {"Retry-After": "5"} if self.status == 503 else None
+        return JSONResponse(body, self.status, headers, media_type=PROBLEM_JSON)
+
+
+def _sentence(error: dict[str, Any]) -> tuple[str, str]:
+    """A pydantic error as a field and a sentence, without the value: it may be personal."""
+    field = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "header"))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = message[0].upper() + message[1:]
+    return field or "body", message if message.endswith(".") else message + "."
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of ``app`` become problem details."""
+
+    @app.exception_handler(Problem)
+    async def refused(_: Request, error: Problem) -> Response:
+        return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        broken_json = [e for e in error.errors() if e["type"] == "json_invalid"]
+        if broken_json:
+            reason = broken_json[0].get("ctx", {}).get("error", "unreadable")
+            return Problem(400, f"The body is not valid JSON: {reason}.").response()
+        errors = [_sentence(e) for e in error.errors()]
+        detail = " ".join(f"{field}: {message}" for field, message in errors[:3])
+        return Problem(422, detail, errors=errors).response()
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        response = Problem(error.status_code, f"{error.detail}.".replace("..", ".")).response()
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> Response:
+        return Problem(500, "Something is broken on our side. It has been logged.").response()
+
+    @app.exception_handler(DBAPIError)
+    @app.exception_handler(PoolTimeoutError)
+    @app.exception_handler(OSError)
+    async def away(request: Request, error: Exception) -> Response:
+        if not is_transient(error):
+            raise error
+        log.warning("request.refused", path=request.url.path, error=repr(error)[:300])
+        return Problem(
+            503, "We cannot store anything right now. Please try again in a few seconds."
+        ).response()
+
+
+class BodyLimit:
+    """Refuse a body above ``limit`` bytes before it is read into memory."""
+
+    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 413."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+        if announced.isdigit() and int(announced) > self.limit:
+            await self._refuse(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self.limit:
+                    raise _TooLarge
+            return message
+
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, counted, noted)
+        except _TooLarge:
+            if started:
+                raise
+            await self._refuse(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = Problem(413, f"The body is too large; {self.limit // 1024} KiB are allowed.")
+        await problem.response()(scope, receive, send)
+
+
+class _TooLarge(Exception):
+    pass

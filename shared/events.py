@@ -1,0 +1,216 @@
+"""The contracts: one class per event, named for a fact in the past tense.
+
+Every event is a CloudEvent 1.0 in structured JSON (https://github.com/cloudevents/spec). The
+``subject`` is the case id, which is also the Kafka key, so that one case stays in order.
+
+Events only grow: a new field is optional, a new meaning is a new ``v2`` type. Unknown fields are
+ignored, unknown types are parked by whoever reads them.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from uuid_utils.compat import uuid7
+
+CONTENT_TYPE = "application/cloudevents+json"
+SCHEMA_BASE = "https://jangkau.id/schemas/"
+
+Category = Literal[
+    "elderly_abandoned",
+    "child_neglected",
+    "stranded_traveller",
+    "mental_illness",
+    "homeless",
+    "beggar",
+    "disability",
+    "violence_victim",
+    "disaster_victim",
+    "poor_family",
+    "other",
+]
+Urgency = Literal["normal", "urgent"]
+Role = Literal["psm", "tksk", "pensosmas", "pkh"]
+
+Data = TypeVar("Data", bound=BaseModel)
+
+
+class Contract(BaseModel):
+    """What every part of an event has in common: unchangeable, and blind to unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Event(Contract, Generic[Data]):
+    """A CloudEvents 1.0 envelope around ``data``.
+
+    ``time`` is the database's clock when the fact was stored. ``district`` (Kemendagri code),
+    ``drill`` and ``traceparent`` (W3C Trace Context) are extension attributes.
+    """
+
+    source_service: ClassVar[str]
+
+    specversion: Literal["1.0"] = "1.0"
+    id: UUID = Field(default_factory=uuid7, description="UUIDv7; the same fact has the same id")
+    source: str = Field(description="the service that published it, such as /jangkau/intake")
+    type: str
+    subject: str = Field(description="case id")
+    time: AwareDatetime
+    datacontenttype: Literal["application/json"] = "application/json"
+    dataschema: str
+    district: str = Field(description="Kemendagri code of the district, such as 19.04")
+    drill: bool = Field(default=False, description="a rehearsal: nothing of it counts as real")
+    traceparent: str | None = Field(default=None, description="W3C Trace Context")
+    data: Data
+
+    @classmethod
+    def of(
+        cls,
+        data: Data,
+        *,
+        case_id: UUID | str,
+        district: str,
+        time: datetime,
+        drill: bool = False,
+        traceparent: str | None = None,
+    ) -> "Any":
+        """Build the event; what the class itself knows (type, source, schema) is filled in."""
+        return cls.model_construct(
+            specversion="1.0",
+            id=uuid7(),
+            source=f"/jangkau/{cls.source_service}",
+            type=cls.type_name(),
+            subject=str(case_id),
+            time=time.astimezone(UTC),
+            datacontenttype="application/json",
+            dataschema=f"{SCHEMA_BASE}{cls.type_name()}.json",
+            district=district,
+            drill=drill,
+            traceparent=traceparent,
+            data=data,
+        )
+
+    @classmethod
+    def type_name(cls) -> str:
+        """The CloudEvents type, such as ``id.jangkau.offer.made.v1``."""
+        return str(cls.model_fields["type"].default)
+
+    def to_json(self) -> str:
+        """The bytes that go over the wire (as text), absent extensions left out."""
+        return self.model_dump_json(exclude_none=True)
+
+
+class Place(Contract):
+    """Where the person is, in WGS 84 degrees."""
+
+    latitude: float = Field(ge=-90, le=90)
+    longitude: float = Field(ge=-180, le=180)
+    approximate: bool = Field(description="a centre from a table, not a position that was measured")
+    subdistrict: str = Field(description="Kemendagri code")
+    subdistrict_name: str
+    village: str | None = Field(default=None, description="Kemendagri code")
+    village_name: str | None = None
+    centre_latitude: float = Field(description="of the subdistrict")
+    centre_longitude: float = Field(description="of the subdistrict")
+
+
+class ReportedCase(Contract):
+    """A report that passed the gate and needs a volunteer. Internal: holds personal data."""
+
+    code: str = Field(description="short code that the reporter got")
+    category: Category
+    urgency: Urgency
+    place: Place
+    people: int = Field(default=1, ge=1)
+    channel: str
+    reported_at: AwareDatetime
+
+
+class CaseReported(Event[ReportedCase]):
+    """Somebody reported a person in need: find a volunteer."""
+
+    source_service = "intake"
+    type: Literal["id.jangkau.case.reported.v1"] = "id.jangkau.case.reported.v1"
+
+
+class OfferedVolunteer(Contract):
+    """Whom to reach, and how. Internal: holds personal data."""
+
+    id: UUID
+    name: str
+    phone: str | None = Field(default=None, description="E.164")
+    email: str | None = None
+    language: str = "id"
+
+
+class MadeOffer(Contract):
+    """One case offered to one volunteer until a deadline. Internal: holds personal data."""
+
+    offer_id: UUID
+    answer_code: str = Field(description="short code that ties an answer to this offer")
+    respond_by: AwareDatetime
+    volunteer: OfferedVolunteer
+    distance_m: float = Field(ge=0, description="great-circle metres")
+    category: Category
+    urgency: Urgency
+    people: int = 1
+    place: Place
+    utc_offset_minutes: int = Field(description="of the district, for times in messages")
+    reported_at: AwareDatetime
+
+
+class OfferMade(Event[MadeOffer]):
+    """This volunteer is asked to take this case, until then."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.offer.made.v1"] = "id.jangkau.offer.made.v1"
+
+
+class PublicSubdistrict(Contract):
+    """The only position in the public feed: a subdistrict and its centre."""
+
+    code: str
+    name: str
+    latitude: float
+    longitude: float
+
+
+class PublicCase(Contract):
+    """The state of a case after this event, without personal data.
+
+    ``version`` counts 1..n per case without a gap: a subscriber that sees a gap has missed one.
+    """
+
+    version: int = Field(ge=1)
+    state: Literal["searching", "waiting", "offered"]
+    category: Category
+    urgency: Urgency
+    subdistrict: PublicSubdistrict
+    reported_at: AwareDatetime
+    waiting_for: Literal["no_volunteer_in_reach", "all_volunteers_busy"] | None = None
+
+
+class PublicCaseOpened(Event[PublicCase]):
+    """A case exists and a volunteer is being looked for."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.public.case.opened.v1"] = "id.jangkau.public.case.opened.v1"
+
+
+class PublicCaseOffered(Event[PublicCase]):
+    """A volunteer has been asked."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.public.case.offered.v1"] = "id.jangkau.public.case.offered.v1"
+
+
+class PublicCaseWaiting(Event[PublicCase]):
+    """Nobody suitable is free now; it is tried again on a timer and when somebody becomes free."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.public.case.waiting.v1"] = "id.jangkau.public.case.waiting.v1"
+
+
+AnyEvent = CaseReported | OfferMade | PublicCaseOpened | PublicCaseOffered | PublicCaseWaiting
+ByType = Annotated[AnyEvent, Field(discriminator="type")]

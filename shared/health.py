@@ -1,0 +1,57 @@
+"""Health means progress: a loop that no longer turns is dead, whatever its process says."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+
+@dataclass
+class Loop:
+    """Something that must keep turning. ``limit`` is how long one turn may take."""
+
+    name: str
+    limit: timedelta
+    clock: Callable[[], float] = time.monotonic
+    last_beat: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last_beat = self.clock()
+
+    def beat(self) -> None:
+        """Say that the loop has turned."""
+        self.last_beat = self.clock()
+
+    @property
+    def age(self) -> timedelta:
+        """Time since the last turn."""
+        return timedelta(seconds=self.clock() - self.last_beat)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, in words; None if all is well."""
+        if self.age <= self.limit:
+            return None
+        return (
+            f"{self.name} has not made progress for {self.age.total_seconds():.0f} s "
+            f"(limit {self.limit.total_seconds():.0f} s)"
+        )
+
+
+@dataclass
+class Health:
+    """All that must be well for a process to count as alive."""
+
+    loops: list[Loop] = field(default_factory=list)
+    checks: list[Callable[[], str | None]] = field(default_factory=list)
+
+    def loop(self, name: str, limit: timedelta) -> Loop:
+        """Declare a loop that must keep turning."""
+        loop = Loop(name, limit)
+        self.loops.append(loop)
+        return loop
+
+    def problems(self) -> list[str]:
+        """What is wrong, in words; empty if the process makes progress."""
+        found = [loop.problem for loop in self.loops] + [check() for check in self.checks]
+        return [problem for problem in found if problem is not None]

@@ -1,0 +1,45 @@
+"""The inbox: which events a consumer has handled. Kafka delivers at least once; this makes it one."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Column, DateTime, Index, Text, func, text
+from sqlmodel import Field, SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+
+class InboxRow(SQLModel, table=True):
+    """One event that one consumer has handled: written in the same transaction as its effect."""
+
+    __tablename__ = "inbox"
+    __table_args__ = (Index("inbox_handled_at", "handled_at"),)
+
+    consumer: str = Field(primary_key=True, sa_type=Text)
+    event_id: UUID = Field(primary_key=True)
+    handled_at: datetime = Field(
+        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.now())
+    )
+
+
+# Sorted ids: two processes that claim overlapping batches wait for each other instead of deadlocking.
+_CLAIM = text("""
+    INSERT INTO inbox (consumer, event_id)
+    SELECT :consumer, event_id FROM unnest(CAST(:ids AS uuid[])) AS event_id ORDER BY event_id
+    ON CONFLICT DO NOTHING
+    RETURNING event_id
+""")
+
+
+async def claim(session: AsyncSession, consumer: str, event_ids: Sequence[UUID]) -> set[UUID]:
+    """Claim events for this transaction; returns those that were not handled before."""
+    result = await session.execute(_CLAIM, {"consumer": consumer, "ids": list(event_ids)})
+    return set(result.scalars())
+
+
+async def purge(session: AsyncSession, *, older_than: timedelta) -> None:
+    """Forget events that can no longer come again."""
+    await session.execute(
+        text("DELETE FROM inbox WHERE handled_at < now() - CAST(:age AS interval)"),
+        {"age": older_than},
+    )

@@ -1,0 +1,263 @@
+"""What every service process is: HTTP, the outbox relay, the consumers and its own loops.
+
+A loop that raises ends the process (crash-only): whoever supervises it starts a fresh one, and
+everything it was about to do is in the database.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+import uvicorn
+from fastapi import APIRouter, FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy import text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from shared import dead_letters, errors, inbox, instances, outbox
+from shared.consume import Consumer, Handler
+from shared.database import Database, is_transient
+from shared.health import Health, Loop
+from shared.kafka import Publisher, Subscriptions
+from shared.settings import Settings
+from shared.telemetry import DEAD_LETTERS, LOOP_AGE, OUTBOX_AGE, OUTBOX_ROWS, configure_logging
+from shared.topics import Topic
+
+log = structlog.get_logger("service")
+
+REPORT_EVERY = timedelta(seconds=3)
+PURGE_EVERY = timedelta(hours=1)
+# Above this no report or answer is genuine.
+BODY_LIMIT = 64 * 1024
+
+Work = Callable[[Loop], Awaitable[None]]
+
+
+@dataclass
+class Service:
+    """One service, as its ``app.py`` composes it."""
+
+    name: str
+    settings: Settings
+    title: str
+    description: str
+    routers: Sequence[APIRouter] = ()
+    database: Database = field(init=False)
+    health: Health = field(default_factory=Health)
+    consumers: list[Consumer] = field(default_factory=list)
+    work: list[tuple[Loop, Work]] = field(default_factory=list)
+    measures: list[Callable[[AsyncSession], Awaitable[None]]] = field(default_factory=list)
+    closing: Sequence[Callable[[], Awaitable[None]]] = ()
+    failure: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        instance = f"jangkau-{self.name}-{socket.gethostname()}-{os.getpid()}"
+        self.database = Database(
+            self.settings.database_url_of(self.name),
+            pool_size=self.settings.database_pool_size,
+            application=instance[:63],
+        )
+        self._publisher = Publisher(self.settings, client_id=instance)
+        self._relay = outbox.Relay(self.database, self._publisher.publish, service=self.name)
+        self._subscriptions = Subscriptions(self.settings, self.consumers, client_id=instance)
+        self.loop("relay", self._relay.run, limit=timedelta(seconds=60))
+        self.loop("report", self._report)
+        self.loop("purge", self._purge, limit=PURGE_EVERY * 2)
+        self._instance = instance
+
+    def consume(self, topic: Topic, handler: Handler, *, name: str) -> None:
+        """Let ``handler`` handle the events of ``topic``, each once."""
+        consumer = Consumer(
+            f"{self.name}.{name}",
+            topic,
+            handler,
+            database=self.database,
+            max_parked_in_a_row=self.settings.max_parked_in_a_row,
+            stalled_after=self.settings.stalled_after,
+        )
+        self.consumers.append(consumer)
+        self.health.checks.append(lambda: consumer.problem)
+
+    def loop(self, name: str, work: Work, *, limit: timedelta | None = None) -> None:
+        """Let ``work`` run for as long as the process; it beats its loop at every turn."""
+        loop = self.health.loop(name, limit or self.settings.stalled_after)
+        self.work.append((loop, work))
+
+    def app(self) -> FastAPI:
+        """The ASGI application; its lifespan is the life of the service."""
+        app = FastAPI(
+            title=self.title,
+            description=self.description,
+            version="1",
+            lifespan=lambda _: self._life(),
+            # Swagger UI comes from a CDN and lets anybody try things out; the document itself stays.
+            docs_url=None,
+            redoc_url=None,
+        )
+        app.state.service = self
+        app.include_router(self._operations())
+        for router in self.routers:
+            app.include_router(router)
+        errors.install(app)
+        app.add_middleware(errors.BodyLimit, limit=BODY_LIMIT)
+        return app
+
+    @asynccontextmanager
+    async def _life(self) -> AsyncIterator[None]:
+        await self._wait_for_tables()
+        running = [
+            asyncio.create_task(self._guarded(loop, work), name=loop.name)
+            for loop, work in self.work
+        ]
+        if self.consumers:
+            subscriptions = self.health.loop("subscriptions", timedelta(seconds=120))
+            running.append(
+                asyncio.create_task(
+                    self._guarded(subscriptions, self._subscriptions.run), name="subscriptions"
+                )
+            )
+        log.info("service.started", port=self.settings.port)
+        try:
+            yield
+        finally:
+            # Consumers first: what they have begun still reaches the outbox and its relay.
+            for task in reversed(running):
+                task.cancel()
+                await asyncio.wait([task], timeout=15)
+            for close in (*self.closing, self._publisher.close):
+                await close()
+            await self.database.close()
+            log.info("service.stopped")
+
+    async def _wait_for_tables(self) -> None:
+        """Wait for the database, as it may come up after us.
+
+        Raises:
+            RuntimeError: it is there, but its tables are not: somebody has to migrate.
+        """
+        while True:
+            try:
+                async with self.database.transaction() as session:
+                    found = await session.execute(text("SELECT to_regclass('outbox')"))
+                    if found.scalar_one() is None:
+                        raise RuntimeError(
+                            f"The database of {self.name} has no tables; run `jangkau migrate`."
+                        )
+                    return
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("database.away", error=repr(error)[:300])
+                await asyncio.sleep(1)
+
+    async def _guarded(self, loop: Loop, work: Work) -> None:
+        """Run one loop; wait out what passes by itself, end the process on anything else."""
+        failures = 0
+        while True:
+            try:
+                await work(loop)
+                return
+            except Exception as error:
+                if not is_transient(error):
+                    log.exception("loop.failed", loop=loop.name)
+                    self.failure = error
+                    self.stop()
+                    return
+                failures += 1
+                log.warning("loop.retry", loop=loop.name, error=repr(error)[:300])
+                await asyncio.sleep(min(0.2 * 2 ** min(failures, 5), 5))
+
+    def stop(self) -> None:
+        """Ask the process to end; replaced by :func:`serve` with uvicorn's own way."""
+        raise SystemExit(1)
+
+    def _operations(self) -> APIRouter:
+        router = APIRouter(tags=["operations"])
+
+        @router.get("/health/live")
+        async def live() -> Response:
+            problems = self.health.problems()
+            return errors.JSONResponse(
+                {"status": "stuck" if problems else "ok", "problems": problems},
+                503 if problems else 200,
+            )
+
+        @router.get("/health/ready")
+        async def ready() -> Response:
+            try:
+                async with asyncio.timeout(2), self.database.transaction(wake=False) as session:
+                    await session.execute(text("SELECT 1"))
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                return errors.JSONResponse({"status": "database away"}, 503)
+            return errors.JSONResponse({"status": "ok"})
+
+        @router.get("/metrics")
+        async def metrics() -> Response:
+            for loop in self.health.loops:
+                LOOP_AGE.labels(loop.name).set(loop.age.total_seconds())
+            return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+        return router
+
+    async def _report(self, loop: Loop) -> None:
+        """Every few seconds: sizes and ages into the metrics, our state into the database."""
+        while True:
+            loop.beat()
+            async with self.database.transaction(wake=False) as session:
+                size, age = await outbox.unpublished(session)
+                OUTBOX_ROWS.labels(self.name).set(size)
+                OUTBOX_AGE.labels(self.name).set(age)
+                parked = await dead_letters.open_per_consumer(session)
+                for consumer in self.consumers:
+                    DEAD_LETTERS.labels(consumer.name).set(parked.get(consumer.name, 0))
+                for measure in self.measures:
+                    await measure(session)
+                await instances.report(session, self._instance, self.health.problems())
+            await asyncio.sleep(REPORT_EVERY.total_seconds())
+
+    async def _purge(self, loop: Loop) -> None:
+        """Once an hour: forget what can no longer matter."""
+        while True:
+            loop.beat()
+            async with self.database.transaction(wake=False) as session:
+                await outbox.purge_journal(
+                    session, older_than=timedelta(days=self.settings.outbox_retention_days)
+                )
+                await inbox.purge(
+                    session, older_than=timedelta(days=self.settings.inbox_retention_days)
+                )
+                await instances.purge(session)
+            await asyncio.sleep(PURGE_EVERY.total_seconds())
+
+
+def serve(service: Service) -> int:
+    """Run a service until it is told to stop; returns the exit code (1 after a failure)."""
+    settings = service.settings
+    configure_logging(
+        service.name, level=settings.log_level, json=settings.environment != "development"
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            service.app(),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
+    )
+
+    def stop() -> None:
+        server.should_exit = True
+
+    service.stop = stop  # type: ignore[method-assign]
+    server.run()
+    return 1 if service.failure is not None or not server.started else 0

@@ -1,0 +1,119 @@
+"""What a process is told from outside: environment variables ``JANGKAU_*``.
+
+A secret may come from a file instead: ``JANGKAU_DATABASE_PASSWORD_FILE=/run/secrets/db``.
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+
+PREFIX = "JANGKAU_"
+DEVELOPMENT_SECRET_MARK = "development"  # noqa: S105 - the mark by which a default secret is known
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Read ``JANGKAU_X`` from the file that ``JANGKAU_X_FILE`` names."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
+        value = Path(path).read_text(encoding="utf-8").strip() if path else None
+        return value, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {
+            name: self.get_field_value(field, name)[0]
+            for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Settings(BaseSettings):
+    """What all three services need. Times are in the unit that the name says."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", populate_by_name=True)
+
+    environment: Literal["development", "production"] = "development"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    database_url: str = Field(
+        default="postgresql+asyncpg://jangkau@127.0.0.1:5432/jangkau_{service}",
+        validation_alias=AliasChoices(f"{PREFIX}DATABASE_URL", "DATABASE_URL", "database_url"),
+        description="with {service} where the service's name goes",
+    )
+    database_password: SecretStr | None = None
+    # On two cores more than 16 connections only queue in PostgreSQL instead of here.
+    database_pool_size: int = 8
+
+    kafka_bootstrap_servers: str = Field(
+        default="127.0.0.1:9092",
+        validation_alias=AliasChoices(
+            f"{PREFIX}KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP_SERVERS", "kafka_bootstrap_servers"
+        ),
+    )
+    # Off only for the embedded broker, which does not know InitProducerId.
+    kafka_idempotence: bool = True
+    # The embedded broker answers a long poll only at its end, so there it is 20.
+    kafka_fetch_max_wait_ms: int = 500
+    topic_prefix: str = ""
+    topic_replication: int = 1
+    # How many records one transaction takes at most: a batch of 500 costs little more than one.
+    batch_size: int = 500
+    # An empty poll costs twice this (FastStream sleeps once more), so it bounds the added latency.
+    batch_timeout_ms: int = 5
+    # This many records in a row that cannot be handled mean that we are broken, not the records.
+    max_parked_in_a_row: int = 20
+
+    districts: str = "districts"
+    # A loop that has not turned for so long is stuck.
+    stalled_after_seconds: float = 30
+    outbox_retention_days: int = 30
+    inbox_retention_days: int = 45  # longer than the journal that can be replayed
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _SecretFiles(settings_cls), env_settings
+
+    @model_validator(mode="after")
+    def no_default_secret_outside_development(self) -> Self:
+        """Refuse to start in production with a secret that everybody knows."""
+        if self.environment == "development":
+            return self
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr) and DEVELOPMENT_SECRET_MARK in value.get_secret_value():
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} still has its development default; "
+                    f"set it before running in {self.environment}"
+                )
+        return self
+
+    def database_url_of(self, service: str) -> URL:
+        """The SQLAlchemy URL of one service's database."""
+        url = make_url(self.database_url.replace("{service}", service))
+        if self.database_password is not None:
+            url = url.set(password=self.database_password.get_secret_value())
+        return url
+
+    @property
+    def district_folders(self) -> list[Path]:
+        """The folders that hold district folders."""
+        return [Path(folder) for folder in self.districts.split(os.pathsep) if folder]
+
+    @property
+    def stalled_after(self) -> timedelta:
+        """After how long without a turn a loop counts as stuck."""
+        return timedelta(seconds=self.stalled_after_seconds)
