@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from ops.demo import Progress, Result
+    from ops.demo import Result
     from ops.embedded import Stack
     from shared.dead_letters import DeadLetter
 
@@ -268,7 +268,8 @@ def demo(
     reports: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False,
+            exists=True,
+            dir_okay=False,
             help="CSV with reported_at, latitude, longitude and optional type, channel, area",
         ),
     ] = None,
@@ -385,9 +386,7 @@ def import_volunteers(
                 added = updated = 0
                 parts = [rows[start : start + 1000] for start in range(0, len(rows), 1000)]
                 for part in track(parts, description="Importing", console=err, transient=True):
-                    result = await volunteers.store(
-                        session, part, district=districts[district]
-                    )
+                    result = await volunteers.store(session, part, district=districts[district])
                     added, updated = added + result.added, updated + result.updated
         finally:
             await database.close()
@@ -404,9 +403,7 @@ def _letter_settings(service: str) -> Any:
     return Settings().database_url_of(service)
 
 
-async def _with_letter(
-    service: str, number: int, act: "Any"
-) -> "DeadLetter":
+async def _with_letter(service: str, number: int, act: "Any") -> "DeadLetter":
     from shared import dead_letters
     from shared.database import Database
 

@@ -20,6 +20,7 @@ from ops.embedded import PROJECT, Output, Stack, running
 from ops.synthetic import PlannedReport, make_district, read_reports
 from services.assignment import volunteers
 from shared import topics
+from shared.database import execute
 from shared.districts import load_districts
 
 SAMPLE_DISTRICT = "19.04"
@@ -162,7 +163,7 @@ async def _one(stack: Stack, service: str, sql: str) -> Any:
     database = stack.database(service)
     try:
         async with database.transaction(wake=False) as session:
-            return (await session.execute(text(sql))).one()
+            return (await execute(session, text(sql))).one()
     finally:
         await database.close()
 
@@ -171,7 +172,7 @@ async def _all(stack: Stack, service: str, sql: str) -> list[Any]:
     database = stack.database(service)
     try:
         async with database.transaction(wake=False) as session:
-            return list((await session.execute(text(sql))).all())
+            return list((await execute(session, text(sql))).all())
     finally:
         await database.close()
 
@@ -182,7 +183,8 @@ async def observe(stack: Stack, progress: Progress) -> None:
         _one(
             stack,
             "assignment",
-            """SELECT (SELECT count(*) FROM cases) AS cases, (SELECT count(*) FROM offers) AS offers,
+            """SELECT (SELECT count(*) FROM cases) AS cases,
+                      (SELECT count(*) FROM offers) AS offers,
                       (SELECT count(*) FROM cases WHERE state = 'waiting') AS waiting""",
         ),
         _one(stack, "notification", "SELECT count(*) AS n FROM messages WHERE state = 'sent'"),
@@ -195,9 +197,8 @@ async def import_volunteers(stack: Stack, file: Path, code: str) -> int:
     """Bring a volunteers file into the running system; returns how many."""
     districts = load_districts(stack.settings().district_folders)
     district = districts[code]
-    rows = volunteers.read_csv(
-        file.read_text(encoding="utf-8"), district=district, districts=districts
-    )
+    content = await asyncio.to_thread(file.read_text, encoding="utf-8")
+    rows = volunteers.read_csv(content, district=district, districts=districts)
     database = stack.database("assignment")
     try:
         async with database.transaction() as session:
@@ -321,7 +322,9 @@ async def _count(
     feed: PublicFeed,
     seconds: float,
 ) -> Result:
-    reports = {str(row.case_id) for row in await _all(stack, "intake", "SELECT case_id FROM reports")}
+    reports = {
+        str(row.case_id) for row in await _all(stack, "intake", "SELECT case_id FROM reports")
+    }
     cases = {
         str(row.id): row
         for row in await _all(

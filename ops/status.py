@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 from sqlalchemy import text
 
 from shared import dead_letters, instances, outbox, topics
-from shared.database import Database, is_transient
+from shared.database import Database, execute, is_transient
 from shared.kafka import Lag, lag_of
 from shared.settings import Settings
 from shared.topics import Topic
@@ -80,7 +80,7 @@ async def _ask(settings: Settings, service: str, sql: str) -> list[Any]:
     database = Database(settings.database_url_of(service), pool_size=1)
     try:
         async with database.transaction(wake=False) as session:
-            return list((await session.execute(text(sql))).all())
+            return list((await execute(session, text(sql))).all())
     except Exception as error:
         if not is_transient(error):
             raise

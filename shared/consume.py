@@ -97,12 +97,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.parked_in_a_row = 0
         self.lag = 0
         self.standing_by = False
+        self.joined = False
         self._handler = handler
         self._failures = 0
         self._last_progress = time.monotonic()
 
     async def handle_batch(self, deliveries: list[Delivery]) -> None:
-        """Handle what one poll brought. Returning lets the offset be committed; raising does not."""
+        """Handle what one poll brought. Raising keeps the offset where it was."""
         self._last_progress = time.monotonic()
         if self.stopped:
             await asyncio.sleep(STOPPED_PAUSE.total_seconds())
@@ -125,8 +126,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             except Exception as error:
                 if is_transient(error):
                     raise
-                log.warning("batch.split", consumer=self.name, size=len(deliveries),
-                            error=repr(error)[:300])
+                log.warning(
+                    "batch.split", consumer=self.name, size=len(deliveries), error=repr(error)[:300]
+                )
             else:
                 self.parked_in_a_row = 0
                 return
@@ -147,9 +149,15 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             async with self.database.transaction() as session:
                 await dead_letters.park(session, delivery.letter(self.name, error))
             self.parked_in_a_row += 1
-            log.error("record.parked", consumer=self.name, topic=delivery.topic,
-                      partition=delivery.partition, offset=delivery.offset,
-                      record=delivery.record_id, error=type(error).__name__)
+            log.error(
+                "record.parked",
+                consumer=self.name,
+                topic=delivery.topic,
+                partition=delivery.partition,
+                offset=delivery.offset,
+                record=delivery.record_id,
+                error=type(error).__name__,
+            )
         else:
             self.parked_in_a_row = 0
 
@@ -177,8 +185,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._failures += 1
         longest = min(0.1 * 2 ** min(self._failures, 10), LONGEST_PAUSE.total_seconds())
         BATCH_RETRIES.labels(self.name).inc()
-        log.warning("batch.retry", consumer=self.name, failures=self._failures,
-                    error=repr(error)[:300])
+        log.warning(
+            "batch.retry", consumer=self.name, failures=self._failures, error=repr(error)[:300]
+        )
         await asyncio.sleep(longest * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
 
     @property
@@ -233,6 +242,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: set[Partition]) -> None:
         """A rebalance has ended. With more replicas than partitions some have none: standing by."""
         self.standing_by = not assigned
+        self.joined = True
         self._last_progress = time.monotonic()
         log.info("partitions.assigned", consumer=self.name, partitions=len(assigned))
 

@@ -4,11 +4,12 @@ A transaction is committed at the edge (:meth:`Database.transaction`) and nowher
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import CursorResult, TextClause, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -93,8 +94,16 @@ class Database:
         await self.engine.dispose()
 
 
+async def execute(
+    session: AsyncSession, statement: TextClause, values: Mapping[str, Any] | None = None
+) -> CursorResult[Any]:
+    """Run SQL within the session's transaction, past the ORM: for the statements that sets need."""
+    connection = await session.connection()
+    return await connection.execute(statement, values)
+
+
 async def now(session: AsyncSession) -> datetime:
     """The database's clock, the only one that counts: the start of this transaction, in UTC."""
-    result = await session.execute(text("SELECT now()"))
+    result = await execute(session, text("SELECT now()"))
     moment: datetime = result.scalar_one()
     return moment.astimezone(UTC)

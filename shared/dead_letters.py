@@ -27,6 +27,7 @@ from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from shared import topics
+from shared.database import execute
 from shared.telemetry import EVENTS_PARKED
 
 
@@ -63,11 +64,13 @@ class DeadLetter(SQLModel, table=True):
     error: str = Field(sa_type=Text)
     attempts: int = 1
     state: str = Field(default=LetterState.PARKED, sa_type=Text)
-    first_failed_at: datetime = Field(
-        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.now())
+    first_failed_at: datetime | None = Field(
+        default=None,
+        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.now()),
     )
-    last_failed_at: datetime = Field(
-        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.now())
+    last_failed_at: datetime | None = Field(
+        default=None,
+        sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.now()),
     )
 
 
@@ -100,11 +103,23 @@ _PARK = text("""
 
 async def park(session: AsyncSession, letter: DeadLetter) -> None:
     """Put a record aside; a second time for the same record only counts the attempt."""
-    await session.execute(
-        _PARK, letter.model_dump(include={
-            "consumer", "record_id", "event_id", "topic", "partition", "record_offset", "key",
-            "payload", "headers", "error",
-        }),
+    await execute(
+        session,
+        _PARK,
+        letter.model_dump(
+            include={
+                "consumer",
+                "record_id",
+                "event_id",
+                "topic",
+                "partition",
+                "record_offset",
+                "key",
+                "payload",
+                "headers",
+                "error",
+            }
+        ),
     )
     EVENTS_PARKED.labels(letter.consumer).inc()
 
@@ -118,7 +133,7 @@ _RESOLVE = text("""
 
 async def resolve(session: AsyncSession, consumer: str, event_ids: Sequence[UUID]) -> None:
     """Close the letters of events that have now been handled."""
-    await session.execute(_RESOLVE, {"consumer": consumer, "ids": [str(id_) for id_ in event_ids]})
+    await execute(session, _RESOLVE, {"consumer": consumer, "ids": [str(id_) for id_ in event_ids]})
 
 
 async def listed(session: AsyncSession, *, every: bool = False) -> Sequence[DeadLetter]:
@@ -158,7 +173,8 @@ async def replay(session: AsyncSession, letter: DeadLetter, *, payload: str | No
             f"Dead letter {letter.id} is no event that can be replayed ({error}). "
             "Repair it and give the repaired event."
         ) from error
-    await session.execute(
+    await execute(
+        session,
         text("""
             INSERT INTO outbox (event_id, topic, key, payload)
             VALUES (:event_id, :topic, :key, :payload)
@@ -181,7 +197,8 @@ async def replay(session: AsyncSession, letter: DeadLetter, *, payload: str | No
 async def discard(session: AsyncSession, letter: DeadLetter) -> None:
     """Decide that a record is never handled, not even when it comes again."""
     if letter.event_id is not None:
-        await session.execute(
+        await execute(
+            session,
             text("""
                 INSERT INTO inbox (consumer, event_id) VALUES (:consumer, :event_id)
                 ON CONFLICT DO NOTHING
@@ -194,7 +211,8 @@ async def discard(session: AsyncSession, letter: DeadLetter) -> None:
 
 async def open_per_consumer(session: AsyncSession) -> dict[str, int]:
     """How many letters wait for a person, by consumer."""
-    rows = await session.execute(
-        text("SELECT consumer, count(*) FROM dead_letters WHERE state = 'parked' GROUP BY 1")
+    rows = await execute(
+        session,
+        text("SELECT consumer, count(*) AS n FROM dead_letters WHERE state = 'parked' GROUP BY 1"),
     )
-    return {consumer: count for consumer, count in rows.all()}
+    return {row.consumer: row.n for row in rows}

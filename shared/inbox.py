@@ -1,4 +1,4 @@
-"""The inbox: which events a consumer has handled. Kafka delivers at least once; this makes it one."""
+"""The inbox: which events a consumer has handled. At least once, made once."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -7,6 +7,8 @@ from uuid import UUID
 from sqlalchemy import Column, DateTime, Index, Text, func, text
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
+
+from shared.database import execute
 
 
 class InboxRow(SQLModel, table=True):
@@ -22,7 +24,7 @@ class InboxRow(SQLModel, table=True):
     )
 
 
-# Sorted ids: two processes that claim overlapping batches wait for each other instead of deadlocking.
+# Sorted ids: two processes with overlapping batches wait for each other instead of deadlocking.
 _CLAIM = text("""
     INSERT INTO inbox (consumer, event_id)
     SELECT :consumer, event_id FROM unnest(CAST(:ids AS uuid[])) AS event_id ORDER BY event_id
@@ -33,13 +35,14 @@ _CLAIM = text("""
 
 async def claim(session: AsyncSession, consumer: str, event_ids: Sequence[UUID]) -> set[UUID]:
     """Claim events for this transaction; returns those that were not handled before."""
-    result = await session.execute(_CLAIM, {"consumer": consumer, "ids": list(event_ids)})
+    result = await execute(session, _CLAIM, {"consumer": consumer, "ids": list(event_ids)})
     return set(result.scalars())
 
 
 async def purge(session: AsyncSession, *, older_than: timedelta) -> None:
     """Forget events that can no longer come again."""
-    await session.execute(
+    await execute(
+        session,
         text("DELETE FROM inbox WHERE handled_at < now() - CAST(:age AS interval)"),
         {"age": older_than},
     )

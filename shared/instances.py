@@ -9,6 +9,8 @@ from sqlalchemy import ARRAY, Column, DateTime, Text, func, text
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from shared.database import execute
+
 # Three reports missed: the process is gone or stuck.
 SEEN_WITHIN = timedelta(seconds=10)
 FORGOTTEN_AFTER = timedelta(days=1)
@@ -31,7 +33,8 @@ class InstanceRow(SQLModel, table=True):
 
 async def report(session: AsyncSession, name: str, problems: list[str]) -> None:
     """Say that the process ``name`` is here, and what is wrong with it."""
-    await session.execute(
+    await execute(
+        session,
         text("""
             INSERT INTO instances (name, problems) VALUES (:name, CAST(:problems AS text[]))
             ON CONFLICT (name) DO UPDATE SET seen_at = now(), problems = excluded.problems
@@ -52,7 +55,8 @@ async def alive(session: AsyncSession) -> list[InstanceRow]:
 
 async def purge(session: AsyncSession) -> None:
     """Forget processes that are long gone."""
-    await session.execute(
+    await execute(
+        session,
         text("DELETE FROM instances WHERE seen_at < now() - CAST(:age AS interval)"),
         {"age": FORGOTTEN_AFTER},
     )

@@ -189,7 +189,9 @@ async def _stop(broker: KafkaBroker) -> None:
 class Subscriptions:
     """The consumers of one process, started when Kafka is there and made anew when they stall."""
 
-    def __init__(self, settings: Settings, consumers: Sequence[Consumer], *, client_id: str) -> None:
+    def __init__(
+        self, settings: Settings, consumers: Sequence[Consumer], *, client_id: str
+    ) -> None:
         self.settings = settings
         self.consumers = consumers
         self.client_id = client_id

@@ -141,7 +141,9 @@ async def _run(service: str, url: URL, tables: set[str], action: Any) -> None:
     engine = create_async_engine(url)
     try:
         async with engine.connect() as connection:
-            await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            await connection.execute(
+                text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK}
+            )
             await connection.commit()
             await connection.run_sync(lambda sync: action(_config(service, sync, tables)))
             await connection.commit()

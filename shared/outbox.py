@@ -17,7 +17,7 @@ from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Text, func
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from shared.database import Database
+from shared.database import Database, execute
 from shared.events import Event
 from shared.health import Loop
 from shared.telemetry import OUTBOX_PUBLISHED
@@ -40,7 +40,9 @@ class OutboxRow(SQLModel, table=True):
     __tablename__ = "outbox"
     __table_args__ = (
         Index("outbox_unpublished", "id", postgresql_where=text("published_at IS NULL")),
-        Index("outbox_published_at", "published_at", postgresql_where=text("published_at IS NOT NULL")),
+        Index(
+            "outbox_published_at", "published_at", postgresql_where=text("published_at IS NOT NULL")
+        ),
     )
 
     id: int | None = Field(
@@ -53,10 +55,10 @@ class OutboxRow(SQLModel, table=True):
     created_at: datetime = Field(
         sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.now())
     )
-    published_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    published_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
 
 
-# The rows go in by array so that one statement serves any number; WITH ORDINALITY keeps their order.
+# By array, so that one statement serves any number of events; WITH ORDINALITY keeps their order.
 _INSERT = text("""
     INSERT INTO outbox (event_id, topic, key, payload)
     SELECT event_id, topic, key, payload
@@ -71,7 +73,8 @@ async def publish(session: AsyncSession, events: Sequence[Event[Any]]) -> None:
     """Store events, to be published after this transaction has committed."""
     if not events:
         return
-    await session.execute(
+    await execute(
+        session,
         _INSERT,
         {
             "ids": [event.id for event in events],
@@ -133,9 +136,9 @@ class Relay:
             TimeoutError: Kafka did not acknowledge in time; the rows stay unpublished.
         """
         async with self.database.transaction(wake=False) as session:
-            if not (await session.execute(_LOCK, {"lock": RELAY_LOCK})).scalar_one():
+            if not (await execute(session, _LOCK, {"lock": RELAY_LOCK})).scalar_one():
                 return None
-            rows = (await session.execute(_UNPUBLISHED, {"limit": ROUND_SIZE})).all()
+            rows = (await execute(session, _UNPUBLISHED, {"limit": ROUND_SIZE})).all()
             if not rows:
                 return 0
             records = [
@@ -152,8 +155,9 @@ class Relay:
 async def mark_published(session: AsyncSession, ids: Sequence[int]) -> None:
     """Move rows from the outbox into the journal."""
     # Losing this commit in a crash publishes once more, so it need not wait for the disk.
-    await session.execute(text("SET LOCAL synchronous_commit = off"))
-    await session.execute(
+    await execute(session, text("SET LOCAL synchronous_commit = off"))
+    await execute(
+        session,
         text("UPDATE outbox SET published_at = now() WHERE id = ANY(CAST(:ids AS bigint[]))"),
         {"ids": list(ids)},
     )
@@ -164,15 +168,17 @@ async def republish_journal(session: AsyncSession) -> int:
 
     For a Kafka that has lost its records. Subscribers drop by event id what they have handled.
     """
-    result = await session.execute(
-        text("UPDATE outbox SET published_at = NULL WHERE published_at IS NOT NULL RETURNING 1")
+    result = await execute(
+        session,
+        text("UPDATE outbox SET published_at = NULL WHERE published_at IS NOT NULL RETURNING 1"),
     )
     return len(result.all())
 
 
 async def purge_journal(session: AsyncSession, *, older_than: timedelta) -> None:
     """Delete published events that are older than the journal is kept."""
-    await session.execute(
+    await execute(
+        session,
         text("DELETE FROM outbox WHERE published_at < now() - CAST(:age AS interval)"),
         {"age": older_than},
     )
@@ -181,12 +187,13 @@ async def purge_journal(session: AsyncSession, *, older_than: timedelta) -> None
 async def unpublished(session: AsyncSession) -> tuple[int, float]:
     """How many events are not yet in Kafka, and the age of the oldest in seconds (0 if none)."""
     row = (
-        await session.execute(
+        await execute(
+            session,
             text("""
                 SELECT count(*) AS size,
                        coalesce(extract(epoch FROM now() - min(created_at)), 0)::float AS age
                 FROM outbox WHERE published_at IS NULL
-            """)
+            """),
         )
     ).one()
     return row.size, row.age

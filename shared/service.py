@@ -15,13 +15,14 @@ from datetime import timedelta
 import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from shared import dead_letters, errors, inbox, instances, outbox
 from shared.consume import Consumer, Handler
-from shared.database import Database, is_transient
+from shared.database import Database, execute, is_transient
 from shared.health import Health, Loop
 from shared.kafka import Publisher, Subscriptions
 from shared.settings import Settings
@@ -95,7 +96,7 @@ class Service:
             description=self.description,
             version="1",
             lifespan=lambda _: self._life(),
-            # Swagger UI comes from a CDN and lets anybody try things out; the document itself stays.
+            # Swagger UI comes from a CDN and lets anybody try things out; the document stays.
             docs_url=None,
             redoc_url=None,
         )
@@ -143,7 +144,7 @@ class Service:
         while True:
             try:
                 async with self.database.transaction() as session:
-                    found = await session.execute(text("SELECT to_regclass('outbox')"))
+                    found = await execute(session, text("SELECT to_regclass('outbox')"))
                     if found.scalar_one() is None:
                         raise RuntimeError(
                             f"The database of {self.name} has no tables; run `jangkau migrate`."
@@ -182,7 +183,7 @@ class Service:
         @router.get("/health/live")
         async def live() -> Response:
             problems = self.health.problems()
-            return errors.JSONResponse(
+            return JSONResponse(
                 {"status": "stuck" if problems else "ok", "problems": problems},
                 503 if problems else 200,
             )
@@ -191,12 +192,14 @@ class Service:
         async def ready() -> Response:
             try:
                 async with asyncio.timeout(2), self.database.transaction(wake=False) as session:
-                    await session.execute(text("SELECT 1"))
+                    await execute(session, text("SELECT 1"))
             except Exception as error:
                 if not is_transient(error):
                     raise
-                return errors.JSONResponse({"status": "database away"}, 503)
-            return errors.JSONResponse({"status": "ok"})
+                return JSONResponse({"status": "database away"}, 503)
+            return JSONResponse(
+                {"status": "ok", "joining": [c.name for c in self.consumers if not c.joined]}
+            )
 
         @router.get("/metrics")
         async def metrics() -> Response:

@@ -100,7 +100,7 @@ def configure_logging(service: str, *, level: str, json: bool) -> None:
 
     ``json`` is for machines (production), otherwise lines are for people.
     """
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

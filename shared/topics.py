@@ -62,9 +62,7 @@ class Topic:
         event_class = self.by_type.get(kind) if isinstance(kind, str) else None
         if event_class is None:
             known = ", ".join(sorted(self.by_type))
-            raise UndecodableRecord(
-                f"unknown type {kind!r:.100} on {self.name}; known are {known}"
-            )
+            raise UndecodableRecord(f"unknown type {kind!r:.100} on {self.name}; known are {known}")
         try:
             return event_class.model_validate_json(payload)
         except ValidationError as error:

@@ -7,6 +7,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from services.assignment import api, handlers
 from services.assignment.settings import AssignmentSettings
 from shared import topics
+from shared.database import execute
 from shared.districts import load_districts
 from shared.service import Service
 
@@ -27,9 +28,7 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
         title="Jangkau assignment",
         description="Volunteers, and who is asked for which case.",
     )
-    sweep = handlers.Sweep(
-        service.database, districts=districts, every_s=settings.sweep_seconds
-    )
+    sweep = handlers.Sweep(service.database, districts=districts, every_s=settings.sweep_seconds)
     service.routers = [api.router(service.database, token=settings.agency_token)]
     service.consume(topics.INTAKE_CASES, handlers.on_intake_cases(districts), name="intake-cases")
     service.loop("sweep", sweep.run)
@@ -39,12 +38,13 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
 
 async def measure_cases(session: AsyncSession) -> None:
     """Put the number of cases by state, and the longest wait, into the metrics."""
-    rows = await session.execute(
+    rows = await execute(
+        session,
         text("""
             SELECT state, count(*) AS cases,
                    extract(epoch FROM now() - min(reported_at))::float AS oldest
             FROM cases GROUP BY state
-        """)
+        """),
     )
     counts = {row.state: row for row in rows}
     for state in ("searching", "waiting", "offered"):

@@ -23,7 +23,7 @@ def on_intake_cases(districts: Mapping[str, District]) -> Handler:
 
 
 class Sweep:
-    """Tries waiting cases again: on their timer, and at once when a commit has changed something."""
+    """Tries waiting cases again when their time has come."""
 
     def __init__(
         self, database: Database, *, districts: Mapping[str, District], every_s: float

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from shared.database import execute
 from shared.events import OfferedVolunteer
 
 # How many of the nearest are fetched per case: if a whole batch comes from one place, whoever finds
@@ -145,10 +146,8 @@ _CANDIDATES = text(f"""
 """)  # noqa: S608 - composed of constants
 
 
-async def _candidates(
-    session: AsyncSession, needs: Sequence[Need]
-) -> dict[UUID, list[Candidate]]:
-    rows = await session.execute(_CANDIDATES, {**_arrays(needs), "limit": CANDIDATES})
+async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID, list[Candidate]]:
+    rows = await execute(session, _CANDIDATES, {**_arrays(needs), "limit": CANDIDATES})
     found: dict[UUID, list[Candidate]] = {}
     for row in rows:
         volunteer = OfferedVolunteer.model_construct(
@@ -184,9 +183,7 @@ async def _claim(session: AsyncSession, chosen: Mapping[UUID, Choice]) -> set[UU
         counts[id_] = counts.get(id_, 0) + 1
     if not counts:
         return set()
-    result = await session.execute(
-        _CLAIM, {"ids": list(counts), "counts": list(counts.values())}
-    )
+    result = await execute(session, _CLAIM, {"ids": list(counts), "counts": list(counts.values())})
     return set(result.scalars())
 
 
@@ -205,7 +202,7 @@ async def _without_anybody(session: AsyncSession, needs: Sequence[Need]) -> list
     """Of these cases, those for whom nobody exists, busy or not."""
     if not needs:
         return []
-    return list((await session.execute(_WITHOUT_ANYBODY, _arrays(needs))).scalars())
+    return list((await execute(session, _WITHOUT_ANYBODY, _arrays(needs))).scalars())
 
 
 _NEARER = text("""
@@ -241,7 +238,8 @@ async def _nearer(
     asked = [needs[case_id] for case_id in chosen]
     arrays = _arrays(asked)
     del arrays["radii"]
-    rows = await session.execute(
+    rows = await execute(
+        session,
         _NEARER,
         {
             **arrays,

@@ -45,10 +45,20 @@ class Volunteer(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("open_cases BETWEEN 0 AND capacity", name="volunteers_not_overloaded"),
         CheckConstraint("phone IS NOT NULL OR email IS NOT NULL", name="volunteers_reachable"),
-        Index("volunteers_phone", "district", "phone", unique=True,
-              postgresql_where=text("phone IS NOT NULL")),
-        Index("volunteers_email", "district", "email", unique=True,
-              postgresql_where=text("phone IS NULL")),
+        Index(
+            "volunteers_phone",
+            "district",
+            "phone",
+            unique=True,
+            postgresql_where=text("phone IS NOT NULL"),
+        ),
+        Index(
+            "volunteers_email",
+            "district",
+            "email",
+            unique=True,
+            postgresql_where=text("phone IS NULL"),
+        ),
         Index("volunteers_nearest", "district", "available", "home", postgresql_using="gist"),
     )
 
@@ -127,10 +137,18 @@ class Offer(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("case_id", "volunteer_id", name="offers_asked_once"),
         CheckConstraint("state IN ('offered')", name="offers_state"),
-        Index("offers_one_open_per_case", "case_id", unique=True,
-              postgresql_where=text("state = 'offered'")),
-        Index("offers_open_code", "answer_code", unique=True,
-              postgresql_where=text("state = 'offered'")),
+        Index(
+            "offers_one_open_per_case",
+            "case_id",
+            unique=True,
+            postgresql_where=text("state = 'offered'"),
+        ),
+        Index(
+            "offers_open_code",
+            "answer_code",
+            unique=True,
+            postgresql_where=text("state = 'offered'"),
+        ),
         Index("offers_volunteer", "volunteer_id"),
     )
 

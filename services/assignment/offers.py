@@ -16,7 +16,7 @@ from services.assignment import matching
 from services.assignment.matching import Choice, Match, Need
 from services.assignment.models import Case
 from shared import codes, outbox
-from shared.database import now
+from shared.database import execute, now
 from shared.districts import District, Policy
 from shared.events import (
     CaseReported,
@@ -83,14 +83,14 @@ async def seek(
 _INSERT_CASES = text("""
     INSERT INTO cases
         (id, code, district, category, urgency, people, latitude, longitude, approximate,
-         subdistrict, subdistrict_name, village, village_name, centre_latitude, centre_longitude, drill,
-         traceparent, reported_at, state, version, changed_at)
+         subdistrict, subdistrict_name, village, village_name, centre_latitude, centre_longitude,
+         drill, traceparent, reported_at, state, version, changed_at)
     SELECT *, 'searching', 1, CAST(:moment AS timestamptz)
     FROM jsonb_to_recordset(CAST(:cases AS jsonb)) AS reported
         (id uuid, code text, district text, category text, urgency text, people int,
          latitude float8, longitude float8, approximate bool, subdistrict text,
-         subdistrict_name text, village text, village_name text, centre_latitude float8, centre_longitude float8,
-         drill bool, traceparent text, reported_at timestamptz)
+         subdistrict_name text, village text, village_name text, centre_latitude float8,
+         centre_longitude float8, drill bool, traceparent text, reported_at timestamptz)
     ORDER BY id
     ON CONFLICT (id) DO NOTHING
     RETURNING id
@@ -122,9 +122,7 @@ async def _insert_cases(
         )
         for case in cases
     ]
-    inserted = await session.execute(
-        _INSERT_CASES, {"cases": json.dumps(rows), "moment": moment}
-    )
+    inserted = await execute(session, _INSERT_CASES, {"cases": json.dumps(rows), "moment": moment})
     fresh = set(inserted.scalars())
     return [case for case in cases if case.id in fresh]
 
@@ -174,10 +172,15 @@ async def _make_offers(
     offered = [case for case in cases if case.id in match.chosen]
     if not offered:
         return
-    numbers = (await session.execute(_CODES, {"count": len(offered)})).scalars()
+    numbers = (await execute(session, _CODES, {"count": len(offered)})).scalars()
     offers = [
-        _offer(case, match, code=codes.numbered_code(number), district=districts[case.district],
-               moment=moment)
+        _offer(
+            case,
+            match,
+            code=codes.numbered_code(number),
+            district=districts[case.district],
+            moment=moment,
+        )
         for case, number in zip(offered, numbers, strict=True)
     ]
     rows = [
@@ -193,8 +196,9 @@ async def _make_offers(
         }
         for case, offer in zip(offered, offers, strict=True)
     ]
-    await session.execute(_INSERT_OFFERS, {"offers": json.dumps(rows), "moment": moment})
-    await session.execute(
+    await execute(session, _INSERT_OFFERS, {"offers": json.dumps(rows), "moment": moment})
+    await execute(
+        session,
         _MOVE_CASES,
         {
             "ids": [case.id for case in offered],
@@ -214,18 +218,20 @@ def _offer(
     case: Case, match: Match, *, code: str, district: District, moment: datetime
 ) -> MadeOffer:
     candidate = match.chosen[case.id].candidate
-    return MadeOffer.model_construct(
-        offer_id=uuid7(),
-        answer_code=code,
-        respond_by=moment + district.policy.respond_within,
-        volunteer=candidate.volunteer,
-        distance_m=round(candidate.distance_m, 1),
-        category=case.category,
-        urgency=case.urgency,
-        people=case.people,
-        place=_place(case),
-        utc_offset_minutes=_utc_offset_minutes(district, moment),
-        reported_at=case.reported_at,
+    return MadeOffer.model_validate(
+        {
+            "offer_id": uuid7(),
+            "answer_code": code,
+            "respond_by": moment + district.policy.respond_within,
+            "volunteer": candidate.volunteer,
+            "distance_m": round(candidate.distance_m, 1),
+            "category": case.category,
+            "urgency": case.urgency,
+            "people": case.people,
+            "place": _place(case),
+            "utc_offset_minutes": _utc_offset_minutes(district, moment),
+            "reported_at": case.reported_at,
+        }
     )
 
 
@@ -235,7 +241,7 @@ def _utc_offset_minutes(district: District, moment: datetime) -> int:
 
 
 def _place(case: Case) -> Place:
-    return Place.model_construct(
+    return Place(
         latitude=case.latitude,
         longitude=case.longitude,
         approximate=case.approximate,
@@ -286,14 +292,13 @@ async def _let_wait(
         for case in waiting
         if (case.state, case.waiting_for) != ("waiting", match.waiting[case.id])
     ]
-    await session.execute(
+    await execute(
+        session,
         _LET_WAIT,
         {
             "ids": [case.id for case in waiting],
             "waiting_for": [match.waiting[case.id] for case in waiting],
-            "next_at": [
-                moment + districts[case.district].policy.retry_after for case in waiting
-            ],
+            "next_at": [moment + districts[case.district].policy.retry_after for case in waiting],
             "steps": [int(case in changed) for case in waiting],
             "moment": moment,
         },
@@ -306,7 +311,8 @@ async def _let_wait(
 
 async def wake_waiting(session: AsyncSession, *, district: str) -> None:
     """Somebody has become available in a district: its waiting cases look again now."""
-    await session.execute(
+    await execute(
+        session,
         text("""
             UPDATE cases SET next_action_at = now()
             WHERE state = 'waiting' AND district = :district
@@ -329,19 +335,21 @@ def _offer_made(case: Case, offer: MadeOffer) -> OfferMade:
 
 def _public(event: type[Event[PublicCase]], case: Case) -> Event[PublicCase]:
     """The public event of a case as it is now: no place but the subdistrict's centre."""
-    data = PublicCase.model_construct(
-        version=case.version,
-        state=case.state,
-        category=case.category,
-        urgency=case.urgency,
-        subdistrict=PublicSubdistrict.model_construct(
-            code=case.subdistrict,
-            name=case.subdistrict_name,
-            latitude=case.centre_latitude,
-            longitude=case.centre_longitude,
-        ),
-        reported_at=case.reported_at,
-        waiting_for=case.waiting_for,
+    data = PublicCase.model_validate(
+        {
+            "version": case.version,
+            "state": case.state,
+            "category": case.category,
+            "urgency": case.urgency,
+            "subdistrict": PublicSubdistrict(
+                code=case.subdistrict,
+                name=case.subdistrict_name,
+                latitude=case.centre_latitude,
+                longitude=case.centre_longitude,
+            ),
+            "reported_at": case.reported_at,
+            "waiting_for": case.waiting_for,
+        }
     )
     made: Event[PublicCase] = event.of(
         data,

@@ -25,13 +25,22 @@ from uuid_utils.compat import uuid7
 
 from services.assignment import offers
 from services.assignment.models import Volunteer
+from shared.database import execute
 from shared.districts import District
 from shared.events import Category, Role
 from shared.phones import PhoneError, e164
 from shared.places import PlaceError, resolve_place
 
 COLUMNS = (
-    "name", "role", "phone", "email", "village", "latitude", "longitude", "categories", "capacity",
+    "name",
+    "role",
+    "phone",
+    "email",
+    "village",
+    "latitude",
+    "longitude",
+    "categories",
+    "capacity",
 )
 REQUIRED = ("name", "role")
 
@@ -188,9 +197,7 @@ _STORE = """
         capacity = greatest(excluded.capacity, volunteers.open_cases)
     RETURNING xmax = 0 AS added
 """
-_BY_PHONE = text(
-    _STORE.format(conflict="ON CONFLICT (district, phone) WHERE phone IS NOT NULL")
-)
+_BY_PHONE = text(_STORE.format(conflict="ON CONFLICT (district, phone) WHERE phone IS NOT NULL"))
 _BY_EMAIL = text(_STORE.format(conflict="ON CONFLICT (district, email) WHERE phone IS NULL"))
 
 
@@ -204,8 +211,10 @@ async def store(
         (_BY_EMAIL, [row for row in rows if not row["phone"]]),
     ):
         if part:
-            result = await session.execute(statement, {"rows": json.dumps(list(map(dict, part)))})
+            result = await execute(session, statement, {"rows": json.dumps(list(map(dict, part)))})
             added += list(result.scalars())
+    # Without statistics the planner does not know that the index on positions pays off.
+    await execute(session, text("ANALYZE volunteers"))
     await offers.wake_waiting(session, district=district.code)
     return Imported(added=sum(added), updated=len(added) - sum(added))
 

@@ -49,7 +49,7 @@ class CaseState(SQLModel, table=True):
     version: int
     state: str = Field(sa_type=Text)
     waiting_for: str | None = Field(default=None, sa_type=Text)
-    changed_at: datetime = Field(sa_type=DateTime(timezone=True))  # type: ignore[call-overload]
+    changed_at: datetime = Field(sa_type=DateTime(timezone=True))
 
 
 # What the migrations of this service are checked against.

@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from services.intake.models import CaseState, Report
 from shared import codes, events, outbox
-from shared.database import now
+from shared.database import execute, now
 from shared.districts import District
 from shared.events import CaseReported, Category, PublicCase, ReportedCase, Urgency
 from shared.phones import PhoneError, e164
@@ -36,7 +36,8 @@ def _phone(value: str) -> str:
 
 
 Line = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
     AfterValidator(_printable),
 ]
 Story = Annotated[
@@ -141,7 +142,8 @@ async def accept(
     accepted = Accepted(case_id=uuid7(), code=codes.random_code())
     body_hash = hashlib.sha256(report.model_dump_json().encode()).hexdigest()
     received_at = await now(session)
-    stored = await session.execute(
+    stored = await execute(
+        session,
         _INSERT,
         _row(report, place, accepted, received_at)
         | {"idempotency_key": idempotency_key, "body_hash": body_hash},
@@ -273,7 +275,8 @@ async def remember_states(
 ) -> None:
     """Keep the newest public state of each case."""
     newest = {change.subject: change for change in sorted(changes, key=lambda c: c.data.version)}
-    await session.execute(
+    await execute(
+        session,
         _REMEMBER,
         {
             "case_ids": [UUID(case_id) for case_id in newest],

@@ -1,5 +1,6 @@
 """Notification: tells the volunteer, once, on the first channel that works."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from prometheus_client import Gauge
@@ -14,7 +15,7 @@ from services.notification.channels.sms import Sms
 from services.notification.delivery import Delivery
 from services.notification.settings import NotificationSettings
 from shared import topics
-from shared.database import Database
+from shared.database import Database, execute
 from shared.service import Service
 
 MESSAGES = Gauge("jangkau_messages", "Messages by state. Queued should be near zero.", ["state"])
@@ -52,7 +53,7 @@ def compose(settings: NotificationSettings | None = None) -> Service:
 
 def make_channels(settings: NotificationSettings, database: Database) -> list[Channel]:
     """The channels of this installation, in the order in which they are tried."""
-    make = {
+    make: dict[str, Callable[[], Channel]] = {
         "sandbox": lambda: Sandbox(database),
         "sms": lambda: Sms(settings),
         "email": lambda: Email(settings),
@@ -62,7 +63,7 @@ def make_channels(settings: NotificationSettings, database: Database) -> list[Ch
 
 async def measure_messages(session: AsyncSession) -> None:
     """Put the number of messages by state into the metrics."""
-    rows = await session.execute(text("SELECT state, count(*) AS n FROM messages GROUP BY state"))
+    rows = await execute(session, text("SELECT state, count(*) AS n FROM messages GROUP BY state"))
     counts = {row.state: row.n for row in rows}
     for state in ("queued", "sending", "sent", "failed", "expired", "unknown"):
         MESSAGES.labels(state).set(counts.get(state, 0))

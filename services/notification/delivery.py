@@ -25,7 +25,7 @@ from services.notification.channels import (
     TransientFailure,
     UnknownOutcome,
 )
-from shared.database import Database
+from shared.database import Database, execute
 from shared.events import OfferMade
 from shared.health import Loop
 
@@ -61,7 +61,7 @@ _QUEUE = text("""
 def next_channel(
     channels: Sequence[Channel], *, phone: str | None, email: str | None, after: str | None = None
 ) -> str | None:
-    """The first channel, behind ``after``, that has an address of the person; None if none is left."""
+    """The first channel behind ``after`` that can reach the person; None if none is left."""
     names = [channel.name for channel in channels]
     rest = channels[names.index(after) + 1 :] if after in names else channels
     for channel in rest:
@@ -83,8 +83,8 @@ async def queue_offers(
         "channels": "channel", "errors": "error", "attempts": "attempts",
         "reported_at": "reported_at", "send_before": "send_before",
     }  # fmt: skip
-    await session.execute(
-        _QUEUE, {array: [row[column] for row in rows] for array, column in columns.items()}
+    await execute(
+        session, _QUEUE, {array: [row[column] for row in rows] for array, column in columns.items()}
     )
 
 
@@ -239,14 +239,15 @@ class Delivery:
     async def _take(self) -> list[Due]:
         async with self.database.transaction(wake=False) as session:
             rows = (
-                await session.execute(
-                    _TAKE, {"channel": self.channel.name, "limit": self.concurrency}
+                await execute(
+                    session, _TAKE, {"channel": self.channel.name, "limit": self.concurrency}
                 )
             ).all()
             if not rows:
                 return []
             due = [self._due(row) for row in rows]
-            await session.execute(
+            await execute(
+                session,
                 _ANNOUNCE,
                 {
                     "channel": self.channel.name,
@@ -288,7 +289,8 @@ class Delivery:
 
     async def _settle(self, outcomes: Sequence[Outcome]) -> None:
         async with self.database.transaction() as session:
-            await session.execute(
+            await execute(
+                session,
                 _END_ATTEMPTS,
                 {
                     "ids": [o.due.attempt_id for o in outcomes],
@@ -301,12 +303,18 @@ class Delivery:
         for outcome in outcomes:
             ATTEMPTS.labels(self.channel.name, outcome.state).inc()
             if outcome.state != "sent":
-                log.warning("attempt.failed", channel=self.channel.name, state=outcome.state,
-                            message=str(outcome.due.message_id), attempts=outcome.due.attempts)
+                log.warning(
+                    "attempt.failed",
+                    channel=self.channel.name,
+                    state=outcome.state,
+                    message=str(outcome.due.message_id),
+                    attempts=outcome.due.attempts,
+                )
 
     async def _move(self, session: AsyncSession, outcomes: Sequence[Outcome]) -> None:
         moves = [self._next_step(outcome) for outcome in outcomes]
-        await session.execute(
+        await execute(
+            session,
             _MOVE,
             {
                 "ids": [o.due.message_id for o in outcomes],
@@ -325,7 +333,9 @@ class Delivery:
         if outcome.retry_in is not None or again_is_safe:
             return {"state": "queued", "channel": None}
         other = next_channel(
-            self.channels, phone=outcome.due.phone, email=outcome.due.email,
+            self.channels,
+            phone=outcome.due.phone,
+            email=outcome.due.email,
             after=self.channel.name,
         )
         if other is not None:
@@ -335,18 +345,25 @@ class Delivery:
     async def reconcile(self) -> None:
         """Give up attempts whose process has died, and let messages expire."""
         async with self.database.transaction() as session:
-            rows = (await session.execute(_ABANDONED, {"channel": self.channel.name})).all()
+            rows = (await execute(session, _ABANDONED, {"channel": self.channel.name})).all()
             if rows:
                 outcomes = [
                     Outcome(
-                        Due(row.message_id, row.id, row.attempts, row.phone, row.email,
-                            Outgoing(row.message_id, "", "", "", "")),
+                        Due(
+                            row.message_id,
+                            row.id,
+                            row.attempts,
+                            row.phone,
+                            row.email,
+                            Outgoing(row.message_id, "", "", "", ""),
+                        ),
                         "unknown",
                         error="the process died before the provider had answered",
                     )
                     for row in rows
                 ]
-                await session.execute(
+                await execute(
+                    session,
                     _END_ATTEMPTS,
                     {
                         "ids": [row.id for row in rows],
@@ -357,9 +374,10 @@ class Delivery:
                 )
                 await self._move(session, outcomes)
                 log.warning("attempts.abandoned", channel=self.channel.name, count=len(rows))
-            await session.execute(_EXPIRE, {"channel": self.channel.name})
+            await execute(session, _EXPIRE, {"channel": self.channel.name})
 
 
 def backoff(attempts: int) -> timedelta:
     """How long to wait after this many attempts: 2 s, 4 s, 8 s … at most 2 min."""
-    return min(FIRST_RETRY * 2 ** min(attempts - 1, 10), LONGEST_RETRY)
+    doubled: timedelta = FIRST_RETRY * 2 ** min(attempts - 1, 10)
+    return min(doubled, LONGEST_RETRY)

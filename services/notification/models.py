@@ -24,8 +24,9 @@ class Message(SQLModel, table=True):
             "state IN ('queued', 'sending', 'sent', 'failed', 'expired', 'unknown')",
             name="messages_state",
         ),
-        Index("messages_due", "channel", "next_attempt_at",
-              postgresql_where=text("state = 'queued'")),
+        Index(
+            "messages_due", "channel", "next_attempt_at", postgresql_where=text("state = 'queued'")
+        ),
         Index("messages_case", "case_id"),
     )
 

@@ -88,20 +88,19 @@ def gsm(text: str) -> str:
     return "".join(result)
 
 
-def offer(
-    made: MadeOffer, *, drill: bool = False
-) -> Texts:
+def offer(made: MadeOffer, *, drill: bool = False) -> Texts:
     """The texts that ask a volunteer to come."""
     local = timezone(timedelta(minutes=made.utc_offset_minutes))
     village, subdistrict = made.place.village_name, made.place.subdistrict_name
     place = f"{village}, Kec. {subdistrict}" if village else f"Kec. {subdistrict}"
+    zone = ZONES.get(made.utc_offset_minutes, "")
     values = {
         "code": made.answer_code,
         "what": WHAT[made.category],
         "urgent": made.urgency == "urgent",
         "people": made.people,
         "distance": distance(made.distance_m),
-        "until": f"{clock(made.respond_by, local)} {ZONES.get(made.utc_offset_minutes, '')}".strip(),
+        "until": f"{clock(made.respond_by, local)} {zone}".strip(),
         "name": made.volunteer.name,
         "approximate": made.place.approximate,
         "drill": drill,

@@ -3,7 +3,7 @@
 from sqlalchemy import text
 
 from services.notification.channels import Outgoing
-from shared.database import Database
+from shared.database import Database, execute
 
 _ARRIVE = text("""
     INSERT INTO sandbox_messages (idempotency_key, address, body)
@@ -28,7 +28,8 @@ class Sandbox:
     async def send(self, message: Outgoing) -> str:
         """Let the message arrive on the fake phone, once."""
         async with self.database.transaction(wake=False) as session:
-            await session.execute(
+            await execute(
+                session,
                 _ARRIVE,
                 {
                     "key": message.idempotency_key,
