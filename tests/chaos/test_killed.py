@@ -1,0 +1,188 @@
+"""Whatever is killed comes back by itself, and nothing is lost, asked twice or sent twice."""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from ops import demo
+from ops.demo import Result
+from ops.embedded import SERVICES, Command, Stack, production_command, running
+from ops.synthetic import read_reports
+from tests import servers
+from tests.chaos.gateway import gateway
+
+PROJECT = Path(__file__).parents[2]
+
+
+def crashing(service: str, point: str, marker: Path) -> Command:
+    """Run this service so that it dies at that point once; the others as in production."""
+
+    def command(name: str) -> list[str]:
+        if name != service:
+            return production_command(name)
+        return [sys.executable, "-m", "tests.chaos.crash", name, point, str(marker)]
+
+    return command
+
+
+async def play(
+    *,
+    command: Command = production_command,
+    interfere: Callable[[Stack], Any] | None = None,
+    speed: float | None = None,
+    environment: dict[str, str] | None = None,
+) -> Result:
+    """Play the sample reports on the test's servers, and count."""
+    lines: list[str] = []
+    run = f"chaos{uuid4().hex[:8]}"
+    async with servers.for_a_stack(run=run):
+        result = await demo.demo(
+            reports_file=None,
+            speed=speed,
+            output=lambda source, line: lines.append(f"{source}: {line}"),
+            watch=lambda progress: None,
+            environment=environment,
+            interfere=interfere,
+            command=command,
+            run=run,
+        )
+    if result.lost or result.dead_letters:
+        print("\n".join(lines[-80:]))
+    return result
+
+
+def nothing_is_lost(result: Result) -> None:
+    assert result.refused == 0
+    assert result.lost == 0, result.problems
+    assert result.dead_letters == 0
+    assert result.accepted == result.reports == result.cases
+    assert result.offers + result.waiting == result.cases
+    assert result.messages_sent == result.offers
+
+
+@pytest.mark.parametrize(
+    ("service", "point"),
+    [
+        ("intake", "intake.before_commit"),
+        ("intake", "intake.after_commit"),
+        ("intake", "relay.after_publish"),
+        ("assignment", "assignment.before_commit"),
+        ("assignment", "consumer.before_offset"),
+        ("assignment", "relay.after_publish"),
+        ("notification", "consumer.before_offset"),
+        ("notification", "notification.before_provider"),
+        ("notification", "notification.after_provider"),
+        ("notification", "notification.after_sent"),
+    ],
+)
+async def test_a_service_killed_at_the_line_loses_nothing(
+    tmp_path: Path, service: str, point: str
+) -> None:
+    marker = tmp_path / "killed"
+    result = await play(
+        command=crashing(service, point, marker),
+        # The sandbox knows our ids, so an abandoned attempt is repeated instead of unknown.
+        environment={"JANGKAU_LEASE_SECONDS": "3", "JANGKAU_PROVIDER_TIMEOUT_SECONDS": "2"},
+    )
+    assert marker.exists(), "the service never came to the point where it was to die"
+    assert result.restarts == 1
+    nothing_is_lost(result)
+
+
+async def test_a_message_that_the_provider_took_before_the_kill_is_unknown_and_not_sent_again(
+    tmp_path: Path,
+) -> None:
+    marker = tmp_path / "killed"
+    with servers.scratch("jangkau-kill-") as data_dir:
+        async with gateway() as stub:
+            environment = {
+                "JANGKAU_CHANNELS": "sms",
+                "JANGKAU_SMS_URL": stub.url,
+                "JANGKAU_LEASE_SECONDS": "3",
+                "JANGKAU_PROVIDER_TIMEOUT_SECONDS": "2",
+                # One at a time: exactly one message is under way when the process dies.
+                "JANGKAU_CONCURRENCY": "1",
+            }
+            run = f"kill{uuid4().hex[:8]}"
+            async with (
+                servers.for_a_stack(run=run),
+                running(
+                    data_dir,
+                    output=lambda source, line: None,
+                    environment=environment,
+                    run=run,
+                    command=crashing("notification", "notification.after_gateway", marker),
+                ) as stack,
+            ):
+                volunteers = demo.SAMPLE.parent / "volunteers.csv"
+                await demo.import_volunteers(stack, volunteers, demo.SAMPLE_DISTRICT)
+                reports = read_reports(demo.SAMPLE)[:20]
+                accepted: dict[str, str] = {}
+                await demo.play(
+                    reports, stack.url("intake"), speed=None, accepted=accepted, refused=[]
+                )
+                states: dict[str, int] = {}
+                async with asyncio.timeout(60):
+                    while states.get("sent", 0) + states.get("unknown", 0) < len(accepted):
+                        await asyncio.sleep(0.2)
+                        rows = await demo.all_rows(
+                            stack,
+                            "notification",
+                            "SELECT state, count(*) AS n FROM messages GROUP BY state",
+                        )
+                        states = {row.state: row.n for row in rows}
+                offers = await demo.all_rows(
+                    stack,
+                    "assignment",
+                    "SELECT count(*) AS n, count(DISTINCT case_id) AS c FROM offers",
+                )
+    assert marker.exists()
+    assert states == {"sent": len(accepted) - 1, "unknown": 1}
+    assert len(stub.calls) == len(accepted), "every message reached the provider"
+    assert set(stub.calls.values()) == {1}, "and none of them twice"
+    assert (offers[0].n, offers[0].c) == (len(accepted), len(accepted))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_services_killed_at_random_while_reports_come_in_lose_nothing(seed: int) -> None:
+    rng = random.Random(seed)
+
+    async def kill_some(stack: Stack) -> None:
+        for _ in range(8):
+            await asyncio.sleep(rng.uniform(0.3, 1.5))
+            process = stack.processes[rng.choice(SERVICES)]
+            if process.returncode is None:
+                os.kill(process.pid, signal.SIGKILL)
+
+    result = await play(
+        interfere=kill_some,
+        speed=20_000,
+        environment={"JANGKAU_LEASE_SECONDS": "3", "JANGKAU_PROVIDER_TIMEOUT_SECONDS": "2"},
+    )
+    assert result.restarts >= 1
+    nothing_is_lost(result)
+
+
+async def test_all_database_sessions_ended_at_once_lose_nothing() -> None:
+    async def end_sessions(stack: Stack) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.7)
+            for service in SERVICES:
+                await demo.all_rows(
+                    stack,
+                    service,
+                    """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                       WHERE datname = current_database() AND pid <> pg_backend_pid()""",
+                )
+
+    result = await play(interfere=end_sessions, speed=40_000)
+    nothing_is_lost(result)
+    assert result.restarts == 0, "a database that blinks is waited out, not died of"
