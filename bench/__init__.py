@@ -1,0 +1,1 @@
+"""Measurements, printed as they are made; none of them is a test."""

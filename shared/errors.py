@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.database import is_transient
 
@@ -63,8 +63,32 @@ def _sentence(error: dict[str, Any]) -> tuple[str, str]:
     return field or "body", message if message.endswith(".") else message + "."
 
 
+# Above this no report and no answer is genuine.
+BODY_LIMIT = 64 * 1024
+
+
+TOO_LARGE = Problem(413, f"The body is too large; {BODY_LIMIT // 1024} KiB are allowed.")
+
+
+class AnnouncedBodyLimit:
+    """Refuse a body that is announced too large, as problem details.
+
+    FastAPI counts what arrives (``max_body_size``), but answers an announcement in plain text.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 413."""
+        announced = dict(scope.get("headers", ())).get(b"content-length", b"")
+        too_large = announced.isdigit() and int(announced) > BODY_LIMIT
+        await (TOO_LARGE.response() if too_large else self.app)(scope, receive, send)
+
+
 def install(app: FastAPI) -> None:
     """Let every error of ``app`` become problem details."""
+    app.add_middleware(AnnouncedBodyLimit)
 
     @app.exception_handler(Problem)
     async def refused(_: Request, error: Problem) -> Response:
@@ -82,6 +106,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
+        if error.status_code == 413:
+            return TOO_LARGE.response()
         response = Problem(error.status_code, f"{error.detail}.".replace("..", ".")).response()
         response.headers.update(error.headers or {})
         return response
@@ -100,53 +126,3 @@ def install(app: FastAPI) -> None:
         return Problem(
             503, "We cannot store anything right now. Please try again in a few seconds."
         ).response()
-
-
-class BodyLimit:
-    """Refuse a body above ``limit`` bytes before it is read into memory."""
-
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
-        self.app = app
-        self.limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 413."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
-        if announced.isdigit() and int(announced) > self.limit:
-            await self._refuse(scope, receive, send)
-            return
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > self.limit:
-                    raise _TooLarge
-            return message
-
-        started = False
-
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self.app(scope, counted, noted)
-        except _TooLarge:
-            if started:
-                raise
-            await self._refuse(scope, receive, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = Problem(413, f"The body is too large; {self.limit // 1024} KiB are allowed.")
-        await problem.response()(scope, receive, send)
-
-
-class _TooLarge(Exception):
-    pass

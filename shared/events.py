@@ -52,7 +52,8 @@ class Event(Contract, Generic[Data]):
     source_service: ClassVar[str]
 
     specversion: Literal["1.0"] = "1.0"
-    id: UUID = Field(default_factory=uuid7, description="UUIDv7; the same fact has the same id")
+    # No default: a record without one would get another at each delivery, and be handled each time.
+    id: UUID = Field(description="UUIDv7; the same fact has the same id")
     source: str = Field(description="the service that published it, such as /jangkau/intake")
     type: str
     subject: str = Field(description="case id")

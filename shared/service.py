@@ -33,8 +33,6 @@ log = structlog.get_logger("service")
 
 REPORT_EVERY = timedelta(seconds=3)
 PURGE_EVERY = timedelta(hours=1)
-# Above this no report or answer is genuine.
-BODY_LIMIT = 64 * 1024
 
 Work = Callable[[Loop], Awaitable[None]]
 
@@ -99,13 +97,13 @@ class Service:
             # Swagger UI comes from a CDN and lets anybody try things out; the document stays.
             docs_url=None,
             redoc_url=None,
+            max_body_size=errors.BODY_LIMIT,
         )
         app.state.service = self
         app.include_router(self._operations())
         for router in self.routers:
             app.include_router(router)
         errors.install(app)
-        app.add_middleware(errors.BodyLimit, limit=BODY_LIMIT)
         return app
 
     @asynccontextmanager

@@ -99,6 +99,11 @@ class Settings(BaseSettings):
                     f"{PREFIX}{name.upper()} still has its development default; "
                     f"set it before running in {self.environment}"
                 )
+        if DEVELOPMENT_SECRET_MARK in str(make_url(self.database_url).password or ""):
+            raise ValueError(
+                f"{PREFIX}DATABASE_URL still has its development password; "
+                f"set another before running in {self.environment}"
+            )
         return self
 
     def database_url_of(self, service: str) -> URL:

@@ -124,7 +124,7 @@ class Case(SQLModel, table=True):
     waiting_for: str | None = Field(default=None, sa_type=Text)
     # Of the public feed: 1..n, raised with every change that others may see.
     version: int
-    changed_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+    changed_at: datetime = Field(default=None, sa_column=_moment(server_default=func.now()))
     next_action_at: datetime | None = Field(
         default=None, sa_column=Column(DateTime(timezone=True), nullable=True)
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -39,10 +39,11 @@ async def open_cases(
     session: AsyncSession, reports: Sequence[CaseReported], *, districts: Mapping[str, District]
 ) -> None:
     """Open a case for each report and look for a volunteer at once."""
-    moment = await now(session)
-    cases = await _insert_cases(session, reports, moment)
+    cases = await _insert_cases(session, reports)
+    if not cases:
+        return
     await outbox.publish(session, [_public(PublicCaseOpened, case) for case in cases])
-    await seek(session, cases, districts=districts, moment=moment)
+    await seek(session, cases, districts=districts, moment=cases[0].changed_at)
 
 
 async def retry_waiting(session: AsyncSession, *, districts: Mapping[str, District]) -> int:
@@ -84,8 +85,8 @@ _INSERT_CASES = text("""
     INSERT INTO cases
         (id, code, district, category, urgency, people, latitude, longitude, approximate,
          subdistrict, subdistrict_name, village, village_name, centre_latitude, centre_longitude,
-         drill, traceparent, reported_at, state, version, changed_at)
-    SELECT *, 'searching', 1, CAST(:moment AS timestamptz)
+         drill, traceparent, reported_at, state, version)
+    SELECT *, 'searching', 1
     FROM jsonb_to_recordset(CAST(:cases AS jsonb)) AS reported
         (id uuid, code text, district text, category text, urgency text, people int,
          latitude float8, longitude float8, approximate bool, subdistrict text,
@@ -93,38 +94,36 @@ _INSERT_CASES = text("""
          centre_longitude float8, drill bool, traceparent text, reported_at timestamptz)
     ORDER BY id
     ON CONFLICT (id) DO NOTHING
-    RETURNING id
+    RETURNING id, changed_at
 """)
 
 
-async def _insert_cases(
-    session: AsyncSession, reports: Sequence[CaseReported], moment: datetime
-) -> list[Case]:
-    cases = [
-        Case(
+async def _insert_cases(session: AsyncSession, reports: Sequence[CaseReported]) -> list[Case]:
+    cases = {
+        UUID(report.subject): Case(
             id=UUID(report.subject),
             district=report.district,
             drill=report.drill,
             traceparent=report.traceparent,
             state="searching",
             version=1,
-            changed_at=moment,
             **report.data.model_dump(include={"code", "category", "urgency", "people"}),
             **report.data.place.model_dump(),
             reported_at=report.data.reported_at,
         )
         for report in reports
-    ]
+    }
     rows = [
         case.model_dump(
             mode="json",
             exclude={"state", "version", "changed_at", "waiting_for", "next_action_at"},
         )
-        for case in cases
+        for case in cases.values()
     ]
-    inserted = await execute(session, _INSERT_CASES, {"cases": json.dumps(rows), "moment": moment})
-    fresh = set(inserted.scalars())
-    return [case for case in cases if case.id in fresh]
+    inserted = (await execute(session, _INSERT_CASES, {"cases": json.dumps(rows)})).all()
+    for row in inserted:
+        cases[row.id].changed_at = row.changed_at.astimezone(UTC)
+    return [cases[row.id] for row in inserted]
 
 
 def _need(case: Case, policy: Policy) -> Need:

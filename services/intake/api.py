@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel
+from uuid_utils.compat import uuid7
 
 from services.intake import reports
 from services.intake.reports import KeyUsedForAnotherReport, NewReport
@@ -62,15 +64,16 @@ def router(database: Database, *, districts: Mapping[str, District], public_url:
         Repeat a request whose answer got lost with the same ``Idempotency-Key``: it gives the
         same case.
         """
+        # A key of our own makes it safe to try again when the database has blinked.
+        accept = partial(
+            reports.accept,
+            report=new,
+            districts=districts,
+            idempotency_key=idempotency_key or str(uuid7()),
+            traceparent=traceparent_of(traceparent),
+        )
         try:
-            async with database.transaction() as session:
-                accepted = await reports.accept(
-                    session,
-                    new,
-                    districts=districts,
-                    idempotency_key=idempotency_key,
-                    traceparent=traceparent_of(traceparent),
-                )
+            accepted = await database.once_more(accept)
         except PlaceError as error:
             raise Problem(422, error.message, errors=[(error.field, error.message)]) from error
         except KeyUsedForAnotherReport as error:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from services.intake.models import CaseState, Report
 from shared import codes, events, outbox
-from shared.database import execute, now
+from shared.database import execute
 from shared.districts import District
 from shared.events import CaseReported, Category, PublicCase, ReportedCase, Urgency
 from shared.phones import PhoneError, e164
@@ -48,6 +48,7 @@ Phone = Annotated[str, StringConstraints(max_length=40), AfterValidator(_phone)]
 Email = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$"),
+    AfterValidator(_printable),
 ]
 
 
@@ -104,23 +105,22 @@ _INSERT = text("""
     INSERT INTO reports
         (id, case_id, code, idempotency_key, body_hash, district, category, urgency, people,
          description, channel, latitude, longitude, approximate, subdistrict, subdistrict_name,
-         village, reporter_name, reporter_phone, reporter_email, drill, received_at)
+         village, reporter_name, reporter_phone, reporter_email, drill)
     VALUES
         (:id, :case_id, :code, :idempotency_key, :body_hash, :district, :category, :urgency,
          :people, :description, :channel, :latitude, :longitude, :approximate, :subdistrict,
-         :subdistrict_name, :village, :reporter_name, :reporter_phone, :reporter_email, :drill,
-         :received_at)
+         :subdistrict_name, :village, :reporter_name, :reporter_phone, :reporter_email, :drill)
     ON CONFLICT (idempotency_key) DO NOTHING
-    RETURNING id
+    RETURNING received_at
 """)
 
 
 async def accept(
     session: AsyncSession,
-    report: NewReport,
     *,
+    report: NewReport,
     districts: Mapping[str, District],
-    idempotency_key: str | None = None,
+    idempotency_key: str,
     traceparent: str | None = None,
 ) -> Accepted:
     """Store a report and its event in this transaction.
@@ -141,15 +141,16 @@ async def accept(
     )
     accepted = Accepted(case_id=uuid7(), code=codes.random_code())
     body_hash = hashlib.sha256(report.model_dump_json().encode()).hexdigest()
-    received_at = await now(session)
     stored = await execute(
         session,
         _INSERT,
-        _row(report, place, accepted, received_at)
+        _row(report, place, accepted)
         | {"idempotency_key": idempotency_key, "body_hash": body_hash},
     )
-    if stored.first() is None:
-        return await _accepted_before(session, str(idempotency_key), body_hash)
+    row = stored.first()
+    if row is None:
+        return await _accepted_before(session, idempotency_key, body_hash)
+    received_at = row.received_at.astimezone(UTC)
     event = CaseReported.of(
         ReportedCase(
             code=accepted.code,
@@ -170,9 +171,7 @@ async def accept(
     return accepted
 
 
-def _row(
-    report: NewReport, place: Place, accepted: Accepted, received_at: datetime
-) -> dict[str, Any]:
+def _row(report: NewReport, place: Place, accepted: Accepted) -> dict[str, Any]:
     return {
         "id": uuid7(),
         "case_id": accepted.case_id,
@@ -193,7 +192,6 @@ def _row(
         "reporter_phone": report.reporter.phone,
         "reporter_email": report.reporter.email,
         "drill": report.drill,
-        "received_at": received_at,
     }
 
 

@@ -5,7 +5,7 @@ only where the provider knows our id; elsewhere it is ``unknown`` and the next c
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -146,42 +146,53 @@ _EXPIRE = text("""
         WHERE state = 'queued' AND channel = :channel AND send_before <= now()
         LIMIT 500 FOR UPDATE SKIP LOCKED)
 """)
+# Taken and announced in one statement: no provider is called for a message whose attempt is not
+# stored, and no attempt is stored for a message that another process has taken.
 _TAKE = text("""
     WITH due AS (
         SELECT id FROM messages
         WHERE state = 'queued' AND channel = :channel AND next_attempt_at <= now()
           AND send_before > now()
         ORDER BY next_attempt_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), taken AS (
+        UPDATE messages m SET state = 'sending', attempts = m.attempts + 1
+        FROM due WHERE m.id = due.id
+        RETURNING m.*
+    ), announced AS (
+        INSERT INTO attempts (id, message_id, channel, state, lease_until)
+        SELECT gen_random_uuid(), id, :channel, 'sending', now() + CAST(:lease AS interval)
+        FROM taken
+        RETURNING id, message_id
     )
-    UPDATE messages m SET state = 'sending', attempts = m.attempts + 1
-    FROM due WHERE m.id = due.id
-    RETURNING m.id, m.attempts, m.phone, m.email, m.short_text, m.subject, m.long_text
+    SELECT taken.*, announced.id AS attempt_id
+    FROM taken JOIN announced ON announced.message_id = taken.id
 """)
-_ANNOUNCE = text("""
-    INSERT INTO attempts (id, message_id, channel, state, lease_until)
-    SELECT id, message_id, :channel, 'sending', now() + CAST(:lease AS interval)
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:message_ids AS uuid[])) AS a (id, message_id)
-""")
-# Only an attempt that is still ours: another process may have given it up as unknown meanwhile.
-_END_ATTEMPTS = text("""
-    UPDATE attempts a
-    SET state = o.state, provider_id = o.provider_id, error = o.error, ended_at = now()
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:provider_ids AS text[]),
-                CAST(:errors AS text[])) AS o (id, state, provider_id, error)
-    WHERE a.id = o.id AND a.state IN ('sending', 'unknown')
-""")
-_MOVE = text("""
+# The attempt ends if it is still ours: another process may have given it up as unknown meanwhile.
+# The message moves on only if nobody else has moved it.
+_SETTLE = text("""
+    WITH outcome AS (
+        SELECT * FROM unnest(
+            CAST(:attempt_ids AS uuid[]), CAST(:message_ids AS uuid[]),
+            CAST(:attempt_states AS text[]), CAST(:provider_ids AS text[]),
+            CAST(:errors AS text[]), CAST(:states AS text[]), CAST(:channels AS text[]),
+            CAST(:retries AS interval[]))
+        AS o (attempt_id, message_id, attempt_state, provider_id, error, state, channel, retry_in)
+    ), ended AS (
+        UPDATE attempts a
+        SET state = o.attempt_state, provider_id = o.provider_id, error = o.error,
+            ended_at = clock_timestamp()
+        FROM outcome o
+        WHERE a.id = o.attempt_id AND a.state IN ('sending', 'unknown')
+    )
     UPDATE messages m
     SET state = o.state, channel = coalesce(o.channel, m.channel), error = o.error,
-        next_attempt_at = now() + CAST(o.retry_in AS interval),
+        next_attempt_at = now() + o.retry_in,
         sent_at = CASE o.state WHEN 'sent' THEN clock_timestamp() ELSE m.sent_at END
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:channels AS text[]),
-                CAST(:errors AS text[]), CAST(:retries AS interval[]))
-         AS o (id, state, channel, error, retry_in)
-    WHERE m.id = o.id AND m.state = 'sending'
+    FROM outcome o
+    WHERE m.id = o.message_id AND m.state = 'sending'
 """)
 _ABANDONED = text("""
-    SELECT a.id, a.message_id, m.attempts, m.phone, m.email
+    SELECT m.*, a.id AS attempt_id
     FROM attempts a JOIN messages m ON m.id = a.message_id
     WHERE a.state = 'sending' AND a.channel = :channel AND a.lease_until < now()
     ORDER BY a.id LIMIT 500 FOR UPDATE OF a SKIP LOCKED
@@ -237,31 +248,16 @@ class Delivery:
         return len(due)
 
     async def _take(self) -> list[Due]:
-        async with self.database.transaction(wake=False) as session:
-            rows = (
-                await execute(
-                    session, _TAKE, {"channel": self.channel.name, "limit": self.concurrency}
-                )
-            ).all()
-            if not rows:
-                return []
-            due = [self._due(row) for row in rows]
-            await execute(
-                session,
-                _ANNOUNCE,
-                {
-                    "channel": self.channel.name,
-                    "lease": self.lease,
-                    "ids": [one.attempt_id for one in due],
-                    "message_ids": [one.message_id for one in due],
-                },
-            )
-        return due
+        rows = await self.database.statement(
+            _TAKE,
+            {"channel": self.channel.name, "limit": self.concurrency, "lease": self.lease},
+        )
+        return [self._due(row) for row in rows]
 
     def _due(self, row: Any) -> Due:
         return Due(
             message_id=row.id,
-            attempt_id=uuid7(),
+            attempt_id=row.attempt_id,
             attempts=row.attempts,
             phone=row.phone,
             email=row.email,
@@ -284,22 +280,18 @@ class Delivery:
             retry_in = max(error.retry_after or timedelta(0), backoff(due.attempts))
             return Outcome(due, "failed", error=str(error), retry_in=retry_in)
         except (UnknownOutcome, TimeoutError) as error:
-            return Outcome(due, "unknown", error=str(error) or "no answer in time")
+            return self._unknown(due, str(error) or "no answer in time")
         return Outcome(due, "sent", provider_id=provider_id)
 
+    def _unknown(self, due: Due, error: str) -> Outcome:
+        """Nobody knows whether it went out: again only where the provider knows our id."""
+        again = backoff(due.attempts) if self.channel.supports_idempotency else None
+        return Outcome(due, "unknown", error=error, retry_in=again)
+
     async def _settle(self, outcomes: Sequence[Outcome]) -> None:
-        async with self.database.transaction() as session:
-            await execute(
-                session,
-                _END_ATTEMPTS,
-                {
-                    "ids": [o.due.attempt_id for o in outcomes],
-                    "states": [o.state for o in outcomes],
-                    "provider_ids": [o.provider_id for o in outcomes],
-                    "errors": [o.error for o in outcomes],
-                },
-            )
-            await self._move(session, outcomes)
+        settlement = self._settlement(outcomes)
+        # A message that goes on to another channel wakes that channel's loop.
+        await self.database.statement(_SETTLE, settlement, wake=any(settlement["channels"]))
         for outcome in outcomes:
             ATTEMPTS.labels(self.channel.name, outcome.state).inc()
             if outcome.state != "sent":
@@ -311,36 +303,35 @@ class Delivery:
                     attempts=outcome.due.attempts,
                 )
 
-    async def _move(self, session: AsyncSession, outcomes: Sequence[Outcome]) -> None:
-        moves = [self._next_step(outcome) for outcome in outcomes]
-        await execute(
-            session,
-            _MOVE,
-            {
-                "ids": [o.due.message_id for o in outcomes],
-                "states": [move["state"] for move in moves],
-                "channels": [move["channel"] for move in moves],
-                "errors": [o.error for o in outcomes],
-                "retries": [o.retry_in or timedelta(0) for o in outcomes],
-            },
-        )
+    def _settlement(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        steps = [self._next_step(outcome) for outcome in outcomes]
+        return {
+            "attempt_ids": [outcome.due.attempt_id for outcome in outcomes],
+            "message_ids": [outcome.due.message_id for outcome in outcomes],
+            "attempt_states": [outcome.state for outcome in outcomes],
+            "provider_ids": [outcome.provider_id for outcome in outcomes],
+            "errors": [outcome.error for outcome in outcomes],
+            "states": [state for state, _ in steps],
+            "channels": [channel for _, channel in steps],
+            "retries": [outcome.retry_in or timedelta(0) for outcome in outcomes],
+        }
 
-    def _next_step(self, outcome: Outcome) -> Mapping[str, str | None]:
-        """Sent; or again on this channel; or on the next one; or the end of the road."""
+    def _next_step(self, outcome: Outcome) -> tuple[str, str | None]:
+        """Sent; or again on this channel; or on the next one; or the end of the road.
+
+        Returns the message's new state, and the channel if it is another one.
+        """
         if outcome.state == "sent":
-            return {"state": "sent", "channel": None}
-        again_is_safe = outcome.state == "unknown" and self.channel.supports_idempotency
-        if outcome.retry_in is not None or again_is_safe:
-            return {"state": "queued", "channel": None}
+            return "sent", None
+        if outcome.retry_in is not None:
+            return "queued", None
         other = next_channel(
             self.channels,
             phone=outcome.due.phone,
             email=outcome.due.email,
             after=self.channel.name,
         )
-        if other is not None:
-            return {"state": "queued", "channel": other}
-        return {"state": outcome.state, "channel": None}
+        return ("queued", other) if other is not None else (outcome.state, None)
 
     async def reconcile(self) -> None:
         """Give up attempts whose process has died, and let messages expire."""
@@ -348,31 +339,12 @@ class Delivery:
             rows = (await execute(session, _ABANDONED, {"channel": self.channel.name})).all()
             if rows:
                 outcomes = [
-                    Outcome(
-                        Due(
-                            row.message_id,
-                            row.id,
-                            row.attempts,
-                            row.phone,
-                            row.email,
-                            Outgoing(row.message_id, "", "", "", ""),
-                        ),
-                        "unknown",
-                        error="the process died before the provider had answered",
+                    self._unknown(
+                        self._due(row), "the process died before the provider had answered"
                     )
                     for row in rows
                 ]
-                await execute(
-                    session,
-                    _END_ATTEMPTS,
-                    {
-                        "ids": [row.id for row in rows],
-                        "states": ["unknown"] * len(rows),
-                        "provider_ids": [None] * len(rows),
-                        "errors": [outcome.error for outcome in outcomes],
-                    },
-                )
-                await self._move(session, outcomes)
+                await execute(session, _SETTLE, self._settlement(outcomes))
                 log.warning("attempts.abandoned", channel=self.channel.name, count=len(rows))
             await execute(session, _EXPIRE, {"channel": self.channel.name})
 

@@ -93,6 +93,7 @@ def offer(made: MadeOffer, *, drill: bool = False) -> Texts:
     local = timezone(timedelta(minutes=made.utc_offset_minutes))
     village, subdistrict = made.place.village_name, made.place.subdistrict_name
     place = f"{village}, Kec. {subdistrict}" if village else f"Kec. {subdistrict}"
+    place = " ".join(place.split())  # a line break in the subject would be a header of its own
     zone = ZONES.get(made.utc_offset_minutes, "")
     values = {
         "code": made.answer_code,

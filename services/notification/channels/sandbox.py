@@ -3,7 +3,7 @@
 from sqlalchemy import text
 
 from services.notification.channels import Outgoing
-from shared.database import Database, execute
+from shared.database import Database
 
 _ARRIVE = text("""
     INSERT INTO sandbox_messages (idempotency_key, address, body)
@@ -27,16 +27,14 @@ class Sandbox:
 
     async def send(self, message: Outgoing) -> str:
         """Let the message arrive on the fake phone, once."""
-        async with self.database.transaction(wake=False) as session:
-            await execute(
-                session,
-                _ARRIVE,
-                {
-                    "key": message.idempotency_key,
-                    "address": message.address,
-                    "body": message.short_text,
-                },
-            )
+        await self.database.statement(
+            _ARRIVE,
+            {
+                "key": message.idempotency_key,
+                "address": message.address,
+                "body": message.short_text,
+            },
+        )
         return f"sandbox-{message.idempotency_key}"
 
     async def close(self) -> None:

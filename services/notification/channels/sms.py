@@ -1,6 +1,7 @@
 """SMS over a generic HTTP gateway, whose request is a template in settings."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from urllib.parse import quote_plus
@@ -17,6 +18,10 @@ from services.notification.settings import NotificationSettings
 
 # Nothing was taken: the gateway asks to come again.
 TRY_AGAIN = {408, 425, 429, 503}
+
+_PLACEHOLDER = re.compile(r"\{(to|text|id)\}")
+# In seconds; the other form of the header, a date, is left to our own patience.
+_RETRY_AFTER = re.compile(r"[0-9]{1,6}")
 
 
 class Sms:
@@ -75,9 +80,7 @@ def _filled(template: str, message: Outgoing, escape: Callable[[str], str]) -> s
         "text": message.short_text,
         "id": str(message.idempotency_key),
     }
-    for name, value in values.items():
-        template = template.replace(f"{{{name}}}", escape(value))
-    return template
+    return _PLACEHOLDER.sub(lambda found: escape(values[found[1]]), template)
 
 
 def _outcome(answer: httpx2.Response) -> str:
@@ -87,7 +90,8 @@ def _outcome(answer: httpx2.Response) -> str:
     if answer.status_code in TRY_AGAIN:
         after = answer.headers.get("retry-after", "")
         raise TransientFailure(
-            reason, retry_after=timedelta(seconds=int(after)) if after.isdigit() else None
+            reason,
+            retry_after=timedelta(seconds=int(after)) if _RETRY_AFTER.fullmatch(after) else None,
         )
     if answer.is_client_error:
         raise PermanentFailure(reason)
