@@ -254,6 +254,7 @@ def _print_addresses(stack: "Stack") -> None:
         f"Reports in         {intake}/v1/reports",
         f"Volunteers         {assignment}/v1/volunteers",
         f"Messages out       {stack.url('notification')}/sandbox",
+        f"Public feed        {stack.environment['JANGKAU_KAFKA_BOOTSTRAP_SERVERS']}, public.cases",
         f"API documents      {intake}/openapi.json",
         "Where all stands   jangkau status",
     ]

@@ -268,7 +268,7 @@ async def running(
             stack.environment["JANGKAU_TOPIC_PREFIX"] = f"{run}." if run else ""
             await create_topics(stack.settings())
         else:
-            stack.broker_port = free_port()
+            stack.broker_port = free_port(preferred=9092 if fixed_ports else None)
             stack.environment |= {
                 "JANGKAU_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{stack.broker_port}",
                 **EMBEDDED_BROKER,

@@ -184,7 +184,7 @@ async def replay(session: AsyncSession, letter: DeadLetter, *, payload: str | No
         {
             "event_id": event.id,
             "topic": letter.topic,
-            "key": event.subject,
+            "key": str(event.subject),
             "payload": (raw or b"").decode(),
         },
     )

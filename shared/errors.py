@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.database import is_transient
 
@@ -27,6 +27,39 @@ TITLES = {
     415: "Unsupported media type",
     422: "Not acceptable as it is",
     503: "Temporarily unavailable",
+}
+
+
+# For the API documents: what every refusal looks like, in place of FastAPI's own description.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "Refused, with a sentence that says why (RFC 9457)",
+        "content": {
+            PROBLEM_JSON: {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status", "detail"],
+                    "properties": {
+                        "type": {"type": "string"},
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "detail": {"type": "string"},
+                        "errors": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["field", "message"],
+                                "properties": {
+                                    "field": {"type": "string"},
+                                    "message": {"type": "string"},
+                                },
+                            },
+                        },
+                    },
+                }
+            }
+        },
+    }
 }
 
 
@@ -65,15 +98,13 @@ def _sentence(error: dict[str, Any]) -> tuple[str, str]:
 
 # Above this no report and no answer is genuine.
 BODY_LIMIT = 64 * 1024
-
-
 TOO_LARGE = Problem(413, f"The body is too large; {BODY_LIMIT // 1024} KiB are allowed.")
 
 
-class AnnouncedBodyLimit:
-    """Refuse a body that is announced too large, as problem details.
+class BodyLimit:
+    """Refuse a body that is too large, announced or not, as problem details.
 
-    FastAPI counts what arrives (``max_body_size``), but answers an announcement in plain text.
+    FastAPI's own ``max_body_size`` answers an announced one in plain text, outside all middleware.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -82,13 +113,26 @@ class AnnouncedBodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 413."""
         announced = dict(scope.get("headers", ())).get(b"content-length", b"")
-        too_large = announced.isdigit() and int(announced) > BODY_LIMIT
-        await (TOO_LARGE.response() if too_large else self.app)(scope, receive, send)
+        if announced.isdigit() and int(announced) > BODY_LIMIT:
+            await TOO_LARGE.response()(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > BODY_LIMIT:
+                # The one error that FastAPI passes on when it meets it while it reads a body.
+                raise HTTPException(413)
+            return message
+
+        await self.app(scope, counted, send)
 
 
 def install(app: FastAPI) -> None:
     """Let every error of ``app`` become problem details."""
-    app.add_middleware(AnnouncedBodyLimit)
+    app.add_middleware(BodyLimit)
 
     @app.exception_handler(Problem)
     async def refused(_: Request, error: Problem) -> Response:

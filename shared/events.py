@@ -8,14 +8,15 @@ ignored, unknown types are parked by whoever reads them.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from uuid_utils.compat import uuid7
 
 CONTENT_TYPE = "application/cloudevents+json"
-SCHEMA_BASE = "https://jangkau.id/schemas/"
+# A name, not an address: nothing has to answer there for as long as events are kept.
+SCHEMA_BASE = "urn:jangkau:schema:"
 
 Category = Literal[
     "elderly_abandoned",
@@ -56,7 +57,7 @@ class Event(Contract, Generic[Data]):
     id: UUID = Field(description="UUIDv7; the same fact has the same id")
     source: str = Field(description="the service that published it, such as /jangkau/intake")
     type: str
-    subject: str = Field(description="case id")
+    subject: UUID = Field(description="case id")
     time: AwareDatetime
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: str
@@ -70,7 +71,7 @@ class Event(Contract, Generic[Data]):
         cls,
         data: Data,
         *,
-        case_id: UUID | str,
+        case_id: UUID,
         district: str,
         time: datetime,
         drill: bool = False,
@@ -82,10 +83,10 @@ class Event(Contract, Generic[Data]):
             id=uuid7(),
             source=f"/jangkau/{cls.source_service}",
             type=cls.type_name(),
-            subject=str(case_id),
+            subject=case_id,
             time=time.astimezone(UTC),
             datacontenttype="application/json",
-            dataschema=f"{SCHEMA_BASE}{cls.type_name()}.json",
+            dataschema=f"{SCHEMA_BASE}{cls.type_name()}",
             district=district,
             drill=drill,
             traceparent=traceparent,
@@ -168,6 +169,10 @@ class OfferMade(Event[MadeOffer]):
     type: Literal["id.jangkau.offer.made.v1"] = "id.jangkau.offer.made.v1"
 
 
+# A word that may get company: readers of an older version let a new one pass instead of parking it.
+Word = Annotated[str, Field(max_length=60)]
+
+
 class PublicSubdistrict(Contract):
     """The only position in the public feed: a subdistrict and its centre."""
 
@@ -184,12 +189,15 @@ class PublicCase(Contract):
     """
 
     version: int = Field(ge=1)
-    state: Literal["searching", "waiting", "offered"]
-    category: Category
-    urgency: Urgency
+    state: Word = Field(json_schema_extra={"enum": ["searching", "waiting", "offered"]})
+    category: Word = Field(json_schema_extra={"enum": list(get_args(Category))})
+    urgency: Word = Field(json_schema_extra={"enum": list(get_args(Urgency))})
     subdistrict: PublicSubdistrict
     reported_at: AwareDatetime
-    waiting_for: Literal["no_volunteer_in_reach", "all_volunteers_busy"] | None = None
+    waiting_for: Word | None = Field(
+        default=None,
+        json_schema_extra={"enum": ["no_volunteer_in_reach", "all_volunteers_busy"]},
+    )
 
 
 class PublicCaseOpened(Event[PublicCase]):
@@ -211,7 +219,3 @@ class PublicCaseWaiting(Event[PublicCase]):
 
     source_service = "assignment"
     type: Literal["id.jangkau.public.case.waiting.v1"] = "id.jangkau.public.case.waiting.v1"
-
-
-AnyEvent = CaseReported | OfferMade | PublicCaseOpened | PublicCaseOffered | PublicCaseWaiting
-ByType = Annotated[AnyEvent, Field(discriminator="type")]

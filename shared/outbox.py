@@ -17,11 +17,11 @@ from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Text, func
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from shared import topics
 from shared.database import Database, execute
 from shared.events import Event
 from shared.health import Loop
 from shared.telemetry import OUTBOX_PUBLISHED
-from shared.topics import TOPIC_OF
 
 log = structlog.get_logger("outbox")
 
@@ -78,8 +78,8 @@ async def publish(session: AsyncSession, events: Sequence[Event[Any]]) -> None:
         _INSERT,
         {
             "ids": [event.id for event in events],
-            "topics": [TOPIC_OF[type(event)].name for event in events],
-            "keys": [event.subject for event in events],
+            "topics": [topics.TOPIC_OF[type(event)].name for event in events],
+            "keys": [str(event.subject) for event in events],
             "payloads": [event.to_json() for event in events],
         },
     )
@@ -108,6 +108,12 @@ _UNPUBLISHED = text("""
 _PUBLISHED = text("""
     WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
     UPDATE outbox SET published_at = now() FROM quick WHERE id = ANY (CAST(:ids AS bigint[]))
+""")
+
+
+_PURGE = text("""
+    DELETE FROM outbox
+    WHERE topic = :topic AND published_at < now() - CAST(:age AS interval)
 """)
 
 
@@ -176,13 +182,14 @@ async def republish_journal(session: AsyncSession) -> int:
     return len(result.all())
 
 
-async def purge_journal(session: AsyncSession, *, older_than: timedelta) -> None:
-    """Delete published events that are older than the journal is kept."""
-    await execute(
-        session,
-        text("DELETE FROM outbox WHERE published_at < now() - CAST(:age AS interval)"),
-        {"age": older_than},
-    )
+async def purge_journal(session: AsyncSession) -> None:
+    """Delete published events that their topic would no longer keep either.
+
+    Personal data goes within a week here too; the public feed can be rebuilt from its first day.
+    """
+    for topic in topics.ALL:
+        if topic.retention is not None:
+            await execute(session, _PURGE, {"topic": topic.name, "age": topic.retention})
 
 
 async def unpublished(session: AsyncSession) -> tuple[int, float]:

@@ -97,7 +97,7 @@ class Service:
             # Swagger UI comes from a CDN and lets anybody try things out; the document stays.
             docs_url=None,
             redoc_url=None,
-            max_body_size=errors.BODY_LIMIT,
+            responses=errors.RESPONSES,
         )
         app.state.service = self
         app.include_router(self._operations())
@@ -237,9 +237,7 @@ class Service:
         while True:
             loop.beat()
             async with self.database.transaction(wake=False) as session:
-                await outbox.purge_journal(
-                    session, older_than=timedelta(days=self.settings.outbox_retention_days)
-                )
+                await outbox.purge_journal(session)
                 await inbox.purge(
                     session, older_than=timedelta(days=self.settings.inbox_retention_days)
                 )

@@ -39,6 +39,7 @@ class Topic:
     events: tuple[type[Event[Any]], ...]
     retention: timedelta | None
     personal_data: bool
+    # For good: with another number a case would go on in another partition, out of order.
     partitions: int = 12
 
     @cached_property

@@ -42,7 +42,7 @@ class VolunteerPage(BaseModel):
 def router(database: Database, *, token: SecretStr | None) -> APIRouter:
     """The routes for the agency; with ``token`` only for whoever shows it."""
 
-    def agency_only(authorization: Annotated[str, Header()] = "") -> None:
+    def agency_only(authorization: Annotated[str, Header(include_in_schema=False)] = "") -> None:
         if token is None:
             return
         expected = f"Bearer {token.get_secret_value()}"
@@ -53,7 +53,7 @@ def router(database: Database, *, token: SecretStr | None) -> APIRouter:
 
     @api.get("/volunteers")
     async def listed(
-        district: Annotated[str | None, Query(max_length=20)] = None,
+        district: Annotated[str | None, Query(max_length=20, pattern=r"^[0-9.]+$")] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         after: UUID | None = None,
     ) -> VolunteerPage:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import text
@@ -100,8 +99,8 @@ _INSERT_CASES = text("""
 
 async def _insert_cases(session: AsyncSession, reports: Sequence[CaseReported]) -> list[Case]:
     cases = {
-        UUID(report.subject): Case(
-            id=UUID(report.subject),
+        report.subject: Case(
+            id=report.subject,
             district=report.district,
             drill=report.drill,
             traceparent=report.traceparent,
@@ -333,7 +332,10 @@ def _offer_made(case: Case, offer: MadeOffer) -> OfferMade:
 
 
 def _public(event: type[Event[PublicCase]], case: Case) -> Event[PublicCase]:
-    """The public event of a case as it is now: no place but the subdistrict's centre."""
+    """The public event of a case as it is now.
+
+    No place but the subdistrict's centre, and no trace: the reporter may have chosen it.
+    """
     data = PublicCase.model_validate(
         {
             "version": case.version,
@@ -356,6 +358,5 @@ def _public(event: type[Event[PublicCase]], case: Case) -> Event[PublicCase]:
         district=case.district,
         time=case.changed_at,
         drill=case.drill,
-        traceparent=case.traceparent,
     )
     return made

@@ -58,16 +58,34 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(";") if part.strip()]
 
 
+# Deliberately loose: an address is proven by a message that arrives, not by a pattern.
+Email = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$"),
+]
+
+
 class VolunteerRow(BaseModel):
     """One line of a volunteers file."""
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
+    # Control characters reach no telephone, and a zero byte not even the database.
+    name: Annotated[
+        str,
+        StringConstraints(
+            strip_whitespace=True, min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]*$"
+        ),
+    ]
     role: Annotated[Role, BeforeValidator(lambda v: v.strip().lower() if isinstance(v, str) else v)]
     phone: Annotated[str, AfterValidator(_phone)] | None = None
     email: (
-        Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^@\s]+@[^@\s]+$")]
+        Annotated[
+            str,
+            StringConstraints(
+                strip_whitespace=True, pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$"
+            ),
+        ]
         | None
     ) = None
     village: str | None = None

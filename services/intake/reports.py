@@ -277,7 +277,7 @@ async def remember_states(
         session,
         _REMEMBER,
         {
-            "case_ids": [UUID(case_id) for case_id in newest],
+            "case_ids": list(newest),
             "versions": [change.data.version for change in newest.values()],
             "states": [change.data.state for change in newest.values()],
             "waiting_for": [change.data.waiting_for for change in newest.values()],

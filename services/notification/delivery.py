@@ -95,7 +95,7 @@ def _message(event: OfferMade, channels: Sequence[Channel]) -> dict[str, Any]:
     return {
         "id": uuid7(),
         "event_id": event.id,
-        "case_id": UUID(event.subject),
+        "case_id": event.subject,
         "offer_id": offer.offer_id,
         "recipient": offer.volunteer.id,
         "purpose": "offer",

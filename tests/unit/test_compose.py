@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from services.assignment.settings import AssignmentSettings
+from services.intake.settings import IntakeSettings
+from services.notification.settings import NotificationSettings
+from shared.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 
 # Two forms are accepted: a fixed port, or a range that a variable can replace.
@@ -216,6 +221,25 @@ def test_the_default_password_is_marked_and_the_same_on_both_sides() -> None:
         environment = _containers()[name]["environment"]
         assert environment["JANGKAU_DATABASE_PASSWORD"] == default
         assert environment["JANGKAU_ENVIRONMENT"] == "${JANGKAU_ENVIRONMENT:-development}"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("intake", IntakeSettings),
+        ("assignment", AssignmentSettings),
+        ("notification", NotificationSettings),
+    ],
+)
+def test_every_secret_of_a_service_can_be_set_from_outside(
+    name: str, settings: type[Settings]
+) -> None:
+    secrets = {
+        f"JANGKAU_{field.upper()}"
+        for field, about in settings.model_fields.items()
+        if "SecretStr" in str(about.annotation)
+    }
+    assert secrets <= set(_containers()[name]["environment"])
 
 
 def test_in_development_mail_goes_to_the_catcher_and_the_rest_to_the_sandbox() -> None:

@@ -30,13 +30,10 @@ class Email:
 
     async def send(self, message: Outgoing) -> str:
         """Hand the message to the server; its acceptance after DATA is what counts."""
-        mail = EmailMessage()
-        mail["From"] = self.settings.smtp_from
-        mail["To"] = message.address
-        mail["Subject"] = message.subject
-        # The same message keeps its id, so that a mailbox can fold what came twice.
-        mail["Message-ID"] = make_msgid(idstring=str(message.idempotency_key), domain="jangkau")
-        mail.set_content(message.long_text)
+        try:
+            mail = self._mail(message)
+        except ValueError as error:
+            raise PermanentFailure(f"this cannot be written as a mail: {error}") from error
         client = aiosmtplib.SMTP(
             hostname=self.settings.smtp_host,
             port=self.settings.smtp_port,
@@ -61,6 +58,16 @@ class Email:
     async def close(self) -> None:
         """Nothing is kept open between messages."""
 
+    def _mail(self, message: Outgoing) -> EmailMessage:
+        mail = EmailMessage()
+        mail["From"] = self.settings.smtp_from
+        mail["To"] = message.address
+        mail["Subject"] = message.subject
+        # The same message keeps its id, so that a mailbox can fold what came twice.
+        mail["Message-ID"] = make_msgid(idstring=str(message.idempotency_key), domain="jangkau")
+        mail.set_content(message.long_text)
+        return mail
+
     async def _hand_over(self, client: aiosmtplib.SMTP, mail: EmailMessage) -> str:
         try:
             _, answer = await client.send_message(mail)
@@ -69,6 +76,9 @@ class Email:
         except aiosmtplib.SMTPRecipientsRefused as error:
             refusal = error.recipients[0]
             raise _by_code(refusal.code, refusal.message) from error
+        except (ValueError, aiosmtplib.SMTPNotSupported) as error:
+            # Nothing has been sent yet: the address cannot be said in SMTP, or not to this server.
+            raise PermanentFailure(f"{type(error).__name__}: {error}") from error
         except (aiosmtplib.SMTPException, OSError, asyncio.IncompleteReadError) as error:
             # The connection broke or fell silent somewhere between MAIL and the answer to DATA.
             raise UnknownOutcome(f"{type(error).__name__}: {error}") from error

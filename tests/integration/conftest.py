@@ -1,0 +1,82 @@
+"""What the integration tests share."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from services.intake.app import compose as compose_intake
+from services.intake.settings import IntakeSettings
+from shared.database import Database, execute
+from shared.districts import District
+from shared.service import Service
+from tests.conftest import MakeSettings
+
+
+async def rows(database: Database, sql: str, **values: Any) -> list[Any]:
+    """What a query finds, committed or to be seen by everybody."""
+    async with database.transaction(wake=False) as session:
+        return list((await execute(session, text(sql), values)).all())
+
+
+async def one(database: Database, sql: str, **values: Any) -> Any:
+    """The single value that a query finds."""
+    ((value,),) = await rows(database, sql, **values)
+    return value
+
+
+async def run(database: Database, sql: str, **values: Any) -> None:
+    """Change something by hand."""
+    async with database.transaction() as session:
+        await execute(session, text(sql), values)
+
+
+@dataclass
+class Door:
+    """A service's HTTP side inside this process, with its database."""
+
+    service: Service
+    http: httpx2.AsyncClient
+
+    @property
+    def database(self) -> Database:
+        return self.service.database
+
+    async def close(self) -> None:
+        await self.http.aclose()
+        for close in self.service.closing:
+            await close()
+        await self.service.database.close()
+
+
+def open_door(service: Service) -> Door:
+    """The service without its loops: what it answers is all that is looked at.
+
+    An unexpected error becomes its answer 500, as it would for a client.
+    """
+    transport = httpx2.ASGITransport(app=service.app(), raise_app_exceptions=False)
+    return Door(service, httpx2.AsyncClient(transport=transport, base_url="http://test"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def districts_are_read_once(districts: dict[str, District]) -> Iterator[None]:
+    """Reading the villages of the whole country takes half a second each time."""
+
+    def loaded(_folders: Any, *, villages: bool = True) -> dict[str, District]:
+        return districts
+
+    with pytest.MonkeyPatch.context() as patch:
+        for app in ("services.intake.app", "services.assignment.app"):
+            patch.setattr(f"{app}.load_districts", loaded)
+        yield
+
+
+@pytest.fixture
+async def intake(settings_without_kafka: MakeSettings) -> AsyncIterator[Door]:
+    """Intake with an empty database."""
+    door = open_door(compose_intake(await settings_without_kafka(IntakeSettings)))
+    yield door
+    await door.close()

@@ -1,0 +1,145 @@
+"""The unit of work where no database is needed: what it retries, and when it stops."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from shared import consume, topics
+from shared.consume import Consumer, Delivery, TooManyParked
+from shared.database import Database
+from shared.topics import UndecodableRecord
+from tests.factories import case_reported
+
+
+class DatabaseAway:
+    """A database that does not answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @asynccontextmanager
+    async def transaction(self, *, wake: bool = True) -> AsyncIterator[None]:
+        self.asked += 1
+        raise ConnectionRefusedError("nobody listens")
+        yield
+
+
+async def handle_nothing(_session: Any, _events: list[Any]) -> None:
+    raise AssertionError("the handler must not be reached")
+
+
+def consumer(database: object | None = None, **options: Any) -> Consumer:
+    return Consumer(
+        "assignment.intake-cases",
+        topics.INTAKE_CASES,
+        handle_nothing,
+        database=cast(Database, database or DatabaseAway()),
+        **options,
+    )
+
+
+def delivery(*, broken: bool = False) -> Delivery:
+    event = case_reported()
+    return Delivery(
+        event=None if broken else event,
+        problem=UndecodableRecord("not JSON") if broken else None,
+        record_id="intake.cases/3/17@0/abc" if broken else str(event.id),
+        topic="intake.cases",
+        partition=3,
+        offset=17,
+        key=None,
+        payload=b"{" if broken else event.to_json().encode(),
+        headers="[]",
+    )
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the consumer would have slept; it does not."""
+    slept: list[float] = []
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    return slept
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["event", "undecodable"])
+async def test_nothing_is_parked_because_the_database_is_away(
+    broken: bool, naps: list[float]
+) -> None:
+    reader = consumer()
+    with pytest.raises(ConnectionRefusedError):
+        await reader.handle_batch([delivery(broken=broken)])
+    assert reader.parked_in_a_row == 0
+    assert len(naps) == 1
+
+
+async def test_each_failure_is_waited_out_longer_than_the_one_before_up_to_a_limit(
+    naps: list[float],
+) -> None:
+    reader = consumer()
+    for _ in range(12):
+        with pytest.raises(ConnectionRefusedError):
+            await reader.handle_batch([delivery()])
+    longest = consume.LONGEST_PAUSE.total_seconds()
+    assert naps[0] <= 0.2
+    assert longest / 2 <= naps[-1] <= longest
+
+
+async def test_a_consumer_that_has_stopped_asks_for_a_person_and_handles_nothing(
+    naps: list[float],
+) -> None:
+    database = DatabaseAway()
+    reader = consumer(database, max_parked_in_a_row=3)
+    reader.parked_in_a_row = 3
+    assert reader.problem is not None
+    assert "3 records in a row could not be handled" in reader.problem
+    assert "jangkau dead-letters list" in reader.problem
+    with pytest.raises(TooManyParked):
+        await reader.handle_batch([delivery()])
+    assert database.asked == 0
+    assert naps == [consume.STOPPED_PAUSE.total_seconds()]
+
+
+def test_a_consumer_that_has_not_heard_from_kafka_says_so() -> None:
+    reader = consumer(stalled_after=timedelta(seconds=30))
+    assert reader.problem is None
+    reader._last_progress -= 31
+    assert reader.problem == "assignment.intake-cases has not polled Kafka for 31 s"
+    reader.started()
+    assert reader.problem is None
+
+
+async def test_a_consumer_without_partitions_stands_by() -> None:
+    reader = consumer()
+    assert not reader.joined
+    await reader.on_partitions_assigned(set())
+    assert reader.joined
+    assert reader.standing_by
+    await reader.on_partitions_revoked(set())
+    assert not reader.standing_by
+
+
+def test_a_dead_letter_keeps_the_record_as_it_came() -> None:
+    one = delivery(broken=True)
+    letter = one.letter("assignment.intake-cases", UndecodableRecord("x" * 5000))
+    assert (letter.topic, letter.partition, letter.record_offset) == ("intake.cases", 3, 17)
+    assert letter.payload == b"{"
+    assert letter.key is None
+    assert letter.event_id is None
+    assert letter.error.startswith("UndecodableRecord: xxx")
+    assert len(letter.error) == 2000
+
+
+def test_the_letter_of_an_event_is_about_that_event() -> None:
+    one = delivery()
+    letter = one.letter("assignment.intake-cases", KeyError("19.05"))
+    assert one.event is not None
+    assert letter.event_id == one.event.id
+    assert letter.record_id == str(one.event.id)

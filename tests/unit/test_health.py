@@ -1,0 +1,50 @@
+"""Health means progress."""
+
+from datetime import timedelta
+
+from shared.health import Health, Loop
+
+
+class Clock:
+    """A clock that moves only when told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_loop_within_its_limit_is_well() -> None:
+    clock = Clock()
+    loop = Loop("relay", timedelta(seconds=30), clock)
+    clock.now += 30
+    assert loop.problem is None
+
+
+def test_a_loop_past_its_limit_says_for_how_long() -> None:
+    clock = Clock()
+    loop = Loop("relay", timedelta(seconds=30), clock)
+    clock.now += 31
+    assert loop.problem == "relay has not made progress for 31 s (limit 30 s)"
+
+
+def test_a_beat_makes_it_well_again() -> None:
+    clock = Clock()
+    loop = Loop("relay", timedelta(seconds=30), clock)
+    clock.now += 100
+    loop.beat()
+    assert loop.problem is None
+    assert loop.age == timedelta(0)
+
+
+def test_a_process_is_as_ill_as_its_worst_part() -> None:
+    clock = Clock()
+    health = Health()
+    health.loops += [Loop("sweep", timedelta(seconds=1), clock), Loop("relay", timedelta(9), clock)]
+    health.checks += [lambda: None, lambda: "the consumer has stopped"]
+    clock.now += 5
+    assert health.problems() == [
+        "sweep has not made progress for 5 s (limit 1 s)",
+        "the consumer has stopped",
+    ]
