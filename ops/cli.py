@@ -119,29 +119,6 @@ def _known(service: str) -> None:
 
 
 @app.command()
-def health(
-    url: Annotated[str | None, typer.Option(help="where the service listens")] = None,
-) -> None:
-    """Ask a service whether it makes progress; for the health checks of containers.
-
-    Example: [bold]jangkau health --url http://127.0.0.1:8001[/]
-    """
-    import urllib.error
-    import urllib.request
-
-    base = url or f"http://127.0.0.1:{os.environ.get('JANGKAU_PORT', '8000')}"
-    if not base.startswith(("http://", "https://")):
-        raise fail("--url must begin with http:// or https://", code=2)
-    try:
-        with urllib.request.urlopen(f"{base}/health/live", timeout=5) as answer:  # noqa: S310
-            typer.echo(answer.read().decode())
-    except urllib.error.HTTPError as error:
-        raise fail(error.read().decode()) from None
-    except OSError as error:
-        raise fail(f"{base} does not answer: {error}") from None
-
-
-@app.command()
 def migrate(
     services: Annotated[list[str] | None, typer.Argument(help="default: all three")] = None,
 ) -> None:
@@ -179,6 +156,33 @@ def topics() -> None:
     for topic in declared.ALL:
         mark = "created" if any(name.endswith(topic.name) for name in created) else "there"
         out.print(f"{topic.name}: {mark}", highlight=False)
+
+
+@app.command()
+def republish(
+    service: Annotated[str, typer.Argument(help="intake, assignment or notification")],
+) -> None:
+    """Publish a service's journal again, in order, for a Kafka that has lost its records.
+
+    Readers drop what they have handled. Stop them first if the topics were made anew.
+
+    Example: [bold]jangkau republish assignment[/]
+    """
+    from shared import outbox
+    from shared.database import Database
+    from shared.settings import Settings
+
+    _known(service)
+
+    async def work() -> int:
+        database = Database(Settings().database_url_of(service), pool_size=1)
+        try:
+            async with database.transaction() as session:
+                return await outbox.republish_journal(session)
+        finally:
+            await database.close()
+
+    out.print(f"{_run(work()):,} events of {service} are on their way again.", highlight=False)
 
 
 @app.command()
@@ -225,7 +229,7 @@ def use_running_stack() -> None:
     """Talk to the stack of `jangkau up`, unless the environment names other servers."""
     file = Path(__file__).parents[1] / ".jangkau" / "environment.json"
     named = ("DATABASE_URL", "JANGKAU_DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
-    commands = ("status", "volunteers", "dead-letters", "migrate", "topics")
+    commands = ("status", "volunteers", "dead-letters", "migrate", "topics", "republish")
     if any(name in commands for name in sys.argv[1:2]) and not any(n in os.environ for n in named):
         try:
             os.environ.update(json.loads(file.read_text(encoding="utf-8")))

@@ -7,6 +7,8 @@ everything it was about to do is in the database.
 import asyncio
 import os
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,6 +35,9 @@ log = structlog.get_logger("service")
 
 REPORT_EVERY = timedelta(seconds=3)
 PURGE_EVERY = timedelta(hours=1)
+WATCH_EVERY = timedelta(seconds=5)
+# So many times its limit: the health check has said so long before.
+STUCK_AFTER = 4
 
 Work = Callable[[Loop], Awaitable[None]]
 
@@ -109,6 +114,7 @@ class Service:
     @asynccontextmanager
     async def _life(self) -> AsyncIterator[None]:
         """HTTP answers from the first moment; all else begins when the tables are there."""
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         running: list[asyncio.Task[None]] = []
         starting = asyncio.create_task(self._start(running), name="start")
         try:
@@ -179,6 +185,19 @@ class Service:
                 failures += 1
                 log.warning("loop.retry", loop=loop.name, error=repr(error)[:300])
                 await asyncio.sleep(min(0.2 * 2 ** min(failures, 5), 5))
+
+    def _watch(self) -> None:
+        """End the process if a loop is stuck for so long that it will not come back.
+
+        A thread, because a stuck event loop cannot watch itself. Whoever supervises the process
+        starts a fresh one, and everything it was about to do is in the database.
+        """
+        while True:
+            time.sleep(WATCH_EVERY.total_seconds())
+            stuck = [loop for loop in self.health.loops if loop.age > loop.limit * STUCK_AFTER]
+            if stuck:
+                log.critical("process.stuck", loops=[loop.name for loop in stuck])
+                os._exit(70)
 
     def stop(self) -> None:
         """Ask the process to end; replaced by :func:`serve` with uvicorn's own way."""

@@ -281,6 +281,10 @@ class Delivery:
             return Outcome(due, "failed", error=str(error), retry_in=retry_in)
         except (UnknownOutcome, TimeoutError) as error:
             return self._unknown(due, str(error) or "no answer in time")
+        except Exception as error:
+            # What a channel chokes on must not take down the messages that are sent beside it.
+            log.exception("channel.failed", channel=self.channel.name)
+            return self._unknown(due, f"{type(error).__name__}: {error}"[:500])
         return Outcome(due, "sent", provider_id=provider_id)
 
     def _unknown(self, due: Due, error: str) -> Outcome:
