@@ -114,7 +114,6 @@ class Service:
     @asynccontextmanager
     async def _life(self) -> AsyncIterator[None]:
         """HTTP answers from the first moment; all else begins when the tables are there."""
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         running: list[asyncio.Task[None]] = []
         starting = asyncio.create_task(self._start(running), name="start")
         try:
@@ -186,7 +185,7 @@ class Service:
                 log.warning("loop.retry", loop=loop.name, error=repr(error)[:300])
                 await asyncio.sleep(min(0.2 * 2 ** min(failures, 5), 5))
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
         """End the process if a loop is stuck for so long that it will not come back.
 
         A thread, because a stuck event loop cannot watch itself. Whoever supervises the process
@@ -286,5 +285,6 @@ def serve(service: Service) -> int:
         server.should_exit = True
 
     service.stop = stop  # type: ignore[method-assign]
+    threading.Thread(target=service.watch, name="watchdog", daemon=True).start()
     server.run()
     return 1 if service.failure is not None or not server.started else 0
