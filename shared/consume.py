@@ -147,8 +147,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             if is_transient(error):
                 raise
             async with self.database.transaction() as session:
-                await dead_letters.park(session, delivery.letter(self.name, error))
-            self.parked_in_a_row += 1
+                fresh = await dead_letters.park(session, delivery.letter(self.name, error))
+            # One that was parked before says nothing new; else a restart would stop at the same
+            # records again, even when a person has discarded them.
+            self.parked_in_a_row += fresh
             log.error(
                 "record.parked",
                 consumer=self.name,
@@ -168,7 +170,6 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             fresh = [event for event in by_id.values() if event.id in fresh_ids]
             if fresh:
                 await self._handler(session, fresh)
-                await dead_letters.resolve(session, self.name, [event.id for event in fresh])
         self._count(fresh, duplicates=len(events) - len(fresh))
 
     def _count(self, fresh: Sequence[Event[Any]], *, duplicates: int) -> None:

@@ -13,10 +13,16 @@ from sqlalchemy import CursorResult, Row, TextClause, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 T = TypeVar("T")
+_CONNECTION = "connection"
 
 # SQLSTATE classes that pass by themselves: connection, rollback (serialization, deadlock),
 # resources (disk, memory, connections), lock not available, operator intervention, system error.
@@ -88,6 +94,7 @@ class Database:
     async def transaction(self, *, wake: bool = True) -> AsyncIterator[AsyncSession]:
         """One transaction: committed at the end, rolled back if the body raises."""
         async with self._sessions() as session, session.begin():
+            session.info[_CONNECTION] = await session.connection()
             yield session
         if wake:
             self._wake_all()
@@ -131,7 +138,7 @@ async def execute(
     session: AsyncSession, statement: TextClause, values: Mapping[str, Any] | None = None
 ) -> CursorResult[Any]:
     """Run SQL within the session's transaction, past the ORM: for the statements that sets need."""
-    connection = await session.connection()
+    connection: AsyncConnection = session.info[_CONNECTION]
     return await connection.execute(statement, values)
 
 

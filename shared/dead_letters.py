@@ -98,12 +98,16 @@ _PARK = text("""
     ON CONFLICT (consumer, record_id) DO UPDATE
     SET attempts = dead_letters.attempts + 1, last_failed_at = now(), error = excluded.error,
         state = CASE dead_letters.state WHEN 'discarded' THEN 'discarded' ELSE 'parked' END
+    RETURNING xmax = 0 AS fresh
 """)
 
 
-async def park(session: AsyncSession, letter: DeadLetter) -> None:
-    """Put a record aside; a second time for the same record only counts the attempt."""
-    await execute(
+async def park(session: AsyncSession, letter: DeadLetter) -> bool:
+    """Put a record aside; a second time for the same record only counts the attempt.
+
+    Returns whether it is the first time.
+    """
+    result = await execute(
         session,
         _PARK,
         letter.model_dump(
@@ -122,18 +126,7 @@ async def park(session: AsyncSession, letter: DeadLetter) -> None:
         ),
     )
     EVENTS_PARKED.labels(letter.consumer).inc()
-
-
-_RESOLVE = text("""
-    UPDATE dead_letters SET state = 'resolved'
-    WHERE consumer = :consumer AND record_id = ANY(CAST(:ids AS text[]))
-      AND state IN ('parked', 'replaying')
-""")
-
-
-async def resolve(session: AsyncSession, consumer: str, event_ids: Sequence[UUID]) -> None:
-    """Close the letters of events that have now been handled."""
-    await execute(session, _RESOLVE, {"consumer": consumer, "ids": [str(id_) for id_ in event_ids]})
+    return bool(result.scalar_one())
 
 
 async def listed(session: AsyncSession, *, every: bool = False) -> Sequence[DeadLetter]:

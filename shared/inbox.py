@@ -25,11 +25,19 @@ class InboxRow(SQLModel, table=True):
 
 
 # Sorted ids: two processes with overlapping batches wait for each other instead of deadlocking.
+# What is handled, now or before, has no open dead letter any more: the two are kept together.
 _CLAIM = text("""
-    INSERT INTO inbox (consumer, event_id)
-    SELECT :consumer, event_id FROM unnest(CAST(:ids AS uuid[])) AS event_id ORDER BY event_id
-    ON CONFLICT DO NOTHING
-    RETURNING event_id
+    WITH claimed AS (
+        INSERT INTO inbox (consumer, event_id)
+        SELECT :consumer, event_id FROM unnest(CAST(:ids AS uuid[])) AS event_id ORDER BY event_id
+        ON CONFLICT DO NOTHING
+        RETURNING event_id
+    ), resolved AS (
+        UPDATE dead_letters SET state = 'resolved'
+        WHERE consumer = :consumer AND state IN ('parked', 'replaying')
+          AND record_id IN (SELECT CAST(id AS text) FROM unnest(CAST(:ids AS uuid[])) AS id)
+    )
+    SELECT event_id FROM claimed
 """)
 
 

@@ -115,7 +115,7 @@ async def create_database(url: URL) -> bool:
         name = str(url.database).replace('"', '""')
         try:
             await server.execute(f'CREATE DATABASE "{name}"')
-        except asyncpg.DuplicateDatabaseError:
+        except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
             return False  # another job was faster
         return True
     finally:

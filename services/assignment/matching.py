@@ -57,6 +57,8 @@ class Match:
     chosen: dict[UUID, Choice] = field(default_factory=dict)
     # Nobody suitable is free: case id -> what it waits for.
     waiting: dict[UUID, str] = field(default_factory=dict)
+    # Per case: the number from which its answer code is made; never the same twice.
+    code_numbers: dict[UUID, int] = field(default_factory=dict)
     # Per case: who was nearer than the one who is asked, and why not they.
     nearer: dict[UUID, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -90,20 +92,22 @@ async def match(session: AsyncSession, needs: Sequence[Need]) -> Match:
     result = Match()
     open_needs = {need.case_id: need for need in needs}
     while open_needs:
-        candidates = await _candidates(session, list(open_needs.values()))
-        for case_id in [case_id for case_id in open_needs if not candidates.get(case_id)]:
+        found = await _candidates(session, list(open_needs.values()))
+        for case_id in [case_id for case_id in open_needs if not found[case_id].candidates]:
             result.waiting[case_id] = "all_volunteers_busy"
             del open_needs[case_id]
+        candidates = {case_id: found[case_id].candidates for case_id in open_needs}
         chosen = choose(open_needs.values(), candidates)
-        claimed = await _claim(session, chosen)
+        claims = await _claim(session, chosen)
         for case_id, choice in chosen.items():
-            if choice.candidate.volunteer.id in claimed:
+            if codes := claims.get(choice.candidate.volunteer.id):
                 result.chosen[case_id] = choice
+                result.code_numbers[case_id] = codes.pop()
+                result.nearer[case_id] = _nearer(found[case_id], choice)
                 del open_needs[case_id]
     by_id = {need.case_id: need for need in needs}
     for case_id in await _without_anybody(session, [by_id[id_] for id_ in result.waiting]):
         result.waiting[case_id] = "no_volunteer_in_reach"
-    result.nearer = await _nearer(session, by_id, result.chosen)
     return result
 
 
@@ -126,10 +130,34 @@ _NEEDS = """
 
 # The nearest available volunteers of every case, by great circle, straight from the GiST index.
 # Hard filters are part of the query; the radius is cut afterwards, as the order is by distance.
+# Beside them, of the very nearest, those who cannot be asked, and why: the reasons of an offer.
 _CANDIDATES = text(f"""
-    SELECT need.case_id, near.*
+    SELECT need.case_id, passed_over.by, near.*
     FROM {_NEEDS}
     CROSS JOIN LATERAL (
+        SELECT coalesce(
+                   jsonb_agg(jsonb_build_object(
+                       'volunteer', nearest.id, 'distance_m', nearest.distance_m,
+                       'why_not', nearest.why_not) ORDER BY nearest.distance_m)
+                   FILTER (WHERE nearest.why_not IS NOT NULL), '[]') AS by
+        FROM (
+            SELECT v.id,
+                   round(earth_distance(v.home, ll_to_earth(need.latitude, need.longitude)))
+                       AS distance_m,
+                   CASE WHEN NOT v.on_duty THEN 'off_duty'
+                        WHEN v.categories <> '{{}}' AND NOT need.category = ANY (v.categories)
+                            THEN 'not_trained'
+                        WHEN NOT v.available THEN 'full'
+                        WHEN EXISTS (SELECT 1 FROM offers o
+                                     WHERE o.case_id = need.case_id AND o.volunteer_id = v.id)
+                            THEN 'asked_before' END AS why_not
+            FROM volunteers v
+            WHERE v.district = need.district
+            ORDER BY v.home <-> ll_to_earth(need.latitude, need.longitude)
+            LIMIT :named
+        ) AS nearest
+    ) AS passed_over
+    LEFT JOIN LATERAL (
         SELECT v.id, v.name, v.phone, v.email, v.language, v.capacity - v.open_cases AS free,
                earth_distance(v.home, ll_to_earth(need.latitude, need.longitude)) AS distance_m
         FROM volunteers v
@@ -140,23 +168,48 @@ _CANDIDATES = text(f"""
               SELECT 1 FROM offers o WHERE o.case_id = need.case_id AND o.volunteer_id = v.id)
         ORDER BY v.home <-> ll_to_earth(need.latitude, need.longitude)
         LIMIT :limit
-    ) AS near
-    WHERE near.distance_m <= need.radius_m
+    ) AS near ON near.distance_m <= need.radius_m
     ORDER BY need.case_id, near.distance_m, near.id
 """)  # noqa: S608 - composed of constants
 
 
-async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID, list[Candidate]]:
-    rows = await execute(session, _CANDIDATES, {**_arrays(needs), "limit": CANDIDATES})
-    found: dict[UUID, list[Candidate]] = {}
+@dataclass
+class Found:
+    """Who could be asked for a case, nearest first, and who of the nearest could not."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    passed_over: list[dict[str, Any]] = field(default_factory=list)
+
+
+async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID, Found]:
+    rows = await execute(
+        session, _CANDIDATES, {**_arrays(needs), "limit": CANDIDATES, "named": NEARER_NAMED}
+    )
+    found: dict[UUID, Found] = {need.case_id: Found() for need in needs}
     for row in rows:
-        volunteer = OfferedVolunteer.model_construct(
-            id=row.id, name=row.name, phone=row.phone, email=row.email, language=row.language
-        )
-        found.setdefault(row.case_id, []).append(
-            Candidate(volunteer, distance_m=row.distance_m, free=row.free)
-        )
+        about = found[row.case_id]
+        about.passed_over = row.by
+        if row.id is not None:
+            volunteer = OfferedVolunteer.model_construct(
+                id=row.id, name=row.name, phone=row.phone, email=row.email, language=row.language
+            )
+            about.candidates.append(Candidate(volunteer, distance_m=row.distance_m, free=row.free))
     return found
+
+
+def _nearer(found: Found, choice: Choice) -> list[dict[str, Any]]:
+    """Who was nearer than the volunteer who is asked, and why they are not asked."""
+    taken = [
+        {
+            "volunteer": str(candidate.volunteer.id),
+            "distance_m": round(candidate.distance_m),
+            "why_not": "taken_by_another_case",
+        }
+        for candidate in found.candidates[: choice.rank - 1]
+    ]
+    distance_m = choice.candidate.distance_m
+    passed = [one for one in found.passed_over if one["distance_m"] < distance_m]
+    return sorted(passed + taken, key=lambda one: float(one["distance_m"]))
 
 
 # Locked in the order of ids, so that two batches wait for each other instead of deadlocking. The
@@ -171,20 +224,24 @@ _CLAIM = text("""
     SET open_cases = v.open_cases + wanted.cases, updated_at = now()
     FROM wanted JOIN locked USING (id)
     WHERE v.id = wanted.id AND v.on_duty AND v.open_cases + wanted.cases <= v.capacity
-    RETURNING v.id
+    RETURNING v.id, ARRAY(SELECT nextval('offer_codes')
+                          FROM generate_series(1, wanted.cases)) AS code_numbers
 """)
 
 
-async def _claim(session: AsyncSession, chosen: Mapping[UUID, Choice]) -> set[UUID]:
-    """Take the places; returns the volunteers who still had as many as were wanted of them."""
+async def _claim(session: AsyncSession, chosen: Mapping[UUID, Choice]) -> dict[UUID, list[int]]:
+    """Take the places of all who still have as many as are wanted of them.
+
+    Returns for each of them the numbers of the answer codes, one a case.
+    """
     counts: dict[UUID, int] = {}
     for choice in chosen.values():
         id_ = choice.candidate.volunteer.id
         counts[id_] = counts.get(id_, 0) + 1
     if not counts:
-        return set()
-    result = await execute(session, _CLAIM, {"ids": list(counts), "counts": list(counts.values())})
-    return set(result.scalars())
+        return {}
+    rows = await execute(session, _CLAIM, {"ids": list(counts), "counts": list(counts.values())})
+    return {row.id: list(row.code_numbers) for row in rows}
 
 
 _WITHOUT_ANYBODY = text(f"""
@@ -203,54 +260,3 @@ async def _without_anybody(session: AsyncSession, needs: Sequence[Need]) -> list
     if not needs:
         return []
     return list((await execute(session, _WITHOUT_ANYBODY, _arrays(needs))).scalars())
-
-
-_NEARER = text("""
-    SELECT asked.case_id, near.*
-    FROM unnest(CAST(:case_ids AS uuid[]), CAST(:districts AS text[]), CAST(:categories AS text[]),
-                CAST(:latitudes AS float8[]), CAST(:longitudes AS float8[]),
-                CAST(:distances AS float8[]), CAST(:volunteers AS uuid[]))
-         AS asked (case_id, district, category, latitude, longitude, distance_m, volunteer_id)
-    CROSS JOIN LATERAL (
-        SELECT v.id,
-               round(earth_distance(v.home, ll_to_earth(asked.latitude, asked.longitude)))
-                   AS distance_m,
-               CASE WHEN NOT v.on_duty THEN 'off_duty'
-                    WHEN v.categories <> '{}' AND NOT asked.category = ANY (v.categories)
-                        THEN 'not_trained'
-                    WHEN v.open_cases >= v.capacity THEN 'full'
-                    ELSE 'asked_before' END AS why_not
-        FROM volunteers v
-        WHERE v.district = asked.district
-        ORDER BY v.home <-> ll_to_earth(asked.latitude, asked.longitude)
-        LIMIT :limit
-    ) AS near
-    WHERE near.distance_m < asked.distance_m AND near.id <> asked.volunteer_id
-""")
-
-
-async def _nearer(
-    session: AsyncSession, needs: Mapping[UUID, Need], chosen: Mapping[UUID, Choice]
-) -> dict[UUID, list[dict[str, Any]]]:
-    """Who was nearer than the volunteer who is asked, and why they are not asked."""
-    if not chosen:
-        return {}
-    asked = [needs[case_id] for case_id in chosen]
-    arrays = _arrays(asked)
-    del arrays["radii"]
-    rows = await execute(
-        session,
-        _NEARER,
-        {
-            **arrays,
-            "distances": [choice.candidate.distance_m for choice in chosen.values()],
-            "volunteers": [choice.candidate.volunteer.id for choice in chosen.values()],
-            "limit": NEARER_NAMED,
-        },
-    )
-    named: dict[UUID, list[dict[str, Any]]] = {}
-    for row in rows:
-        named.setdefault(row.case_id, []).append(
-            {"volunteer": str(row.id), "distance_m": row.distance_m, "why_not": row.why_not}
-        )
-    return named

@@ -18,6 +18,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.types import UserDefinedType
 from sqlmodel import Field, SQLModel
 
@@ -32,6 +33,10 @@ class Cube(UserDefinedType[str]):
     def get_col_spec(self, **_: Any) -> str:
         """The name of the type in SQL."""
         return "cube"
+
+
+# So that `alembic check` recognises the column when it reads the database.
+ischema_names["cube"] = Cube
 
 
 def _moment(**kwargs: Any) -> Any:

@@ -41,8 +41,9 @@ async def open_cases(
     cases = await _insert_cases(session, reports)
     if not cases:
         return
-    await outbox.publish(session, [_public(PublicCaseOpened, case) for case in cases])
-    await seek(session, cases, districts=districts, moment=cases[0].changed_at)
+    opened = [_public(PublicCaseOpened, case) for case in cases]
+    sought = await seek(session, cases, districts=districts, moment=cases[0].changed_at)
+    await outbox.publish(session, [*opened, *sought])
 
 
 async def retry_waiting(session: AsyncSession, *, districts: Mapping[str, District]) -> int:
@@ -58,7 +59,8 @@ async def retry_waiting(session: AsyncSession, *, districts: Mapping[str, Distri
     cases = list((await session.exec(query)).all())
     session.expunge_all()  # from here on they are plain values; the statements below write them
     if cases:
-        await seek(session, cases, districts=districts, moment=moment)
+        events = await seek(session, cases, districts=districts, moment=moment)
+        await outbox.publish(session, events)
     return len(cases)
 
 
@@ -68,16 +70,19 @@ async def seek(
     *,
     districts: Mapping[str, District],
     moment: datetime,
-) -> None:
+) -> list[Event[Any]]:
     """Ask the nearest available volunteer of each case, or let the case wait.
+
+    Returns the events of what has happened, to be published in this transaction.
 
     Raises:
         KeyError: a case is of a district that this service does not know.
     """
     needs = [_need(case, districts[case.district].policy) for case in cases]
     match = await matching.match(session, needs)
-    await _make_offers(session, cases, match, districts=districts, moment=moment)
-    await _let_wait(session, cases, match, districts=districts, moment=moment)
+    offered = await _make_offers(session, cases, match, districts=districts, moment=moment)
+    waiting = await _let_wait(session, cases, match, districts=districts, moment=moment)
+    return [*offered, *waiting]
 
 
 _INSERT_CASES = text("""
@@ -138,24 +143,24 @@ def _need(case: Case, policy: Policy) -> Need:
     )
 
 
-_INSERT_OFFERS = text("""
-    INSERT INTO offers
-        (id, case_id, volunteer_id, district, answer_code, state, distance_m, reasons, made_at,
-         respond_by)
-    SELECT id, case_id, volunteer_id, district, answer_code, 'offered', distance_m, reasons,
-           CAST(:moment AS timestamptz), respond_by
-    FROM jsonb_to_recordset(CAST(:offers AS jsonb)) AS made
-        (id uuid, case_id uuid, volunteer_id uuid, district text, answer_code text,
-         distance_m float8, reasons jsonb, respond_by timestamptz)
-""")
-_MOVE_CASES = text("""
+# The offer and the move of its case in one statement.
+_OFFER = text("""
+    WITH made AS (
+        INSERT INTO offers
+            (id, case_id, volunteer_id, district, answer_code, state, distance_m, reasons, made_at,
+             respond_by)
+        SELECT id, case_id, volunteer_id, district, answer_code, 'offered', distance_m, reasons,
+               CAST(:moment AS timestamptz), respond_by
+        FROM jsonb_to_recordset(CAST(:offers AS jsonb)) AS made
+            (id uuid, case_id uuid, volunteer_id uuid, district text, answer_code text,
+             distance_m float8, reasons jsonb, respond_by timestamptz)
+        RETURNING case_id, respond_by
+    )
     UPDATE cases c
-    SET state = 'offered', waiting_for = NULL, next_action_at = moved.at, version = version + 1,
-        changed_at = CAST(:moment AS timestamptz)
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:moments AS timestamptz[])) AS moved (id, at)
-    WHERE c.id = moved.id
+    SET state = 'offered', waiting_for = NULL, next_action_at = made.respond_by,
+        version = version + 1, changed_at = CAST(:moment AS timestamptz)
+    FROM made WHERE c.id = made.case_id
 """)
-_CODES = text("SELECT nextval('offer_codes') FROM generate_series(1, :count)")
 
 
 async def _make_offers(
@@ -165,21 +170,13 @@ async def _make_offers(
     *,
     districts: Mapping[str, District],
     moment: datetime,
-) -> None:
-    """One offer for each case that has found somebody, with its events."""
+) -> list[Event[Any]]:
+    """One offer for each case that has found somebody; returns its events."""
     offered = [case for case in cases if case.id in match.chosen]
     if not offered:
-        return
-    numbers = (await execute(session, _CODES, {"count": len(offered)})).scalars()
+        return []
     offers = [
-        _offer(
-            case,
-            match,
-            code=codes.numbered_code(number),
-            district=districts[case.district],
-            moment=moment,
-        )
-        for case, number in zip(offered, numbers, strict=True)
+        _offer(case, match, district=districts[case.district], moment=moment) for case in offered
     ]
     rows = [
         {
@@ -189,37 +186,26 @@ async def _make_offers(
             "district": case.district,
             "answer_code": offer.answer_code,
             "distance_m": offer.distance_m,
-            "reasons": _reasons(match.chosen[case.id], match.nearer.get(case.id, [])),
+            "reasons": _reasons(match.chosen[case.id], match.nearer[case.id]),
             "respond_by": offer.respond_by.isoformat(),
         }
         for case, offer in zip(offered, offers, strict=True)
     ]
-    await execute(session, _INSERT_OFFERS, {"offers": json.dumps(rows), "moment": moment})
-    await execute(
-        session,
-        _MOVE_CASES,
-        {
-            "ids": [case.id for case in offered],
-            "moments": [offer.respond_by for offer in offers],
-            "moment": moment,
-        },
-    )
-    published: list[Event[Any]] = []
+    await execute(session, _OFFER, {"offers": json.dumps(rows), "moment": moment})
+    events: list[Event[Any]] = []
     for case, offer in zip(offered, offers, strict=True):
         case.state, case.waiting_for = "offered", None
         case.version, case.changed_at = case.version + 1, moment
-        published += [_offer_made(case, offer), _public(PublicCaseOffered, case)]
-    await outbox.publish(session, published)
+        events += [_offer_made(case, offer), _public(PublicCaseOffered, case)]
+    return events
 
 
-def _offer(
-    case: Case, match: Match, *, code: str, district: District, moment: datetime
-) -> MadeOffer:
+def _offer(case: Case, match: Match, *, district: District, moment: datetime) -> MadeOffer:
     candidate = match.chosen[case.id].candidate
     return MadeOffer.model_validate(
         {
             "offer_id": uuid7(),
-            "answer_code": code,
+            "answer_code": codes.numbered_code(match.code_numbers[case.id]),
             "respond_by": moment + district.policy.respond_within,
             "volunteer": candidate.volunteer,
             "distance_m": round(candidate.distance_m, 1),
@@ -280,11 +266,11 @@ async def _let_wait(
     *,
     districts: Mapping[str, District],
     moment: datetime,
-) -> None:
+) -> list[Event[Any]]:
     """Nobody suitable is free: say so once, and set the timer for the next try."""
     waiting = [case for case in cases if case.id in match.waiting]
     if not waiting:
-        return
+        return []
     changed = [
         case
         for case in waiting
@@ -304,7 +290,7 @@ async def _let_wait(
     for case in changed:
         case.state, case.waiting_for = "waiting", match.waiting[case.id]
         case.version, case.changed_at = case.version + 1, moment
-    await outbox.publish(session, [_public(PublicCaseWaiting, case) for case in changed])
+    return [_public(PublicCaseWaiting, case) for case in changed]
 
 
 async def wake_waiting(session: AsyncSession, *, district: str) -> None:

@@ -1,10 +1,13 @@
 """Dead letters: parked once, and decided on by a person."""
 
 import json
+from uuid import UUID
 
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
-from shared import dead_letters, inbox
+from shared import dead_letters, inbox, topics
+from shared.consume import Consumer, Delivery, TooManyParked
 from shared.database import Database
 from shared.dead_letters import DeadLetter, LetterState, NotReplayable, UnknownLetter, fingerprint
 from shared.events import CaseReported
@@ -97,10 +100,10 @@ async def test_an_event_that_is_handled_after_all_closes_its_letter(
     event = case_reported()
     await park(assignment_database, letter(event))
     async with assignment_database.transaction() as session:
-        await dead_letters.resolve(session, "other", [event.id])
+        await inbox.claim(session, "other", [event.id])
     assert (await only(assignment_database)).state == LetterState.PARKED
     async with assignment_database.transaction() as session:
-        await dead_letters.resolve(session, CONSUMER, [event.id])
+        await inbox.claim(session, CONSUMER, [event.id])
         assert await dead_letters.listed(session) == []
     assert (await only(assignment_database)).state == LetterState.RESOLVED
 
@@ -157,7 +160,7 @@ async def test_a_repaired_event_is_replayed_in_its_place(assignment_database: Da
     assert row.event_id == repaired.id
     # From now on the letter is about that event: handled, it closes.
     async with assignment_database.transaction() as session:
-        await dead_letters.resolve(session, CONSUMER, [repaired.id])
+        await inbox.claim(session, CONSUMER, [repaired.id])
     assert (await only(assignment_database)).state == LetterState.RESOLVED
 
 
@@ -198,3 +201,90 @@ async def test_an_unknown_letter_is_told_in_a_sentence(assignment_database: Data
     async with assignment_database.transaction() as session:
         with pytest.raises(UnknownLetter, match=r"There is no dead letter 42\."):
             await dead_letters.get(session, 42)
+
+
+# --- from the consumer to the person and back, without a broker -----------------------------------
+
+
+def delivered(payload: str) -> Delivery:
+    """The record as the broker would bring it."""
+    event = topics.INTAKE_CASES.decode(payload.encode())
+    return Delivery(
+        event=event,
+        problem=None,
+        record_id=str(event.id),
+        topic="intake.cases",
+        partition=0,
+        offset=0,
+        key=str(event.subject).encode(),
+        payload=payload.encode(),
+        headers="[]",
+    )
+
+
+class Patient:
+    """A handler that chokes until it has been repaired."""
+
+    def __init__(self) -> None:
+        self.ill = True
+        self.handled: list[UUID] = []
+
+    async def __call__(self, _session: AsyncSession, events: list[CaseReported]) -> None:
+        if self.ill:
+            raise KeyError("19.05")
+        self.handled += [event.id for event in events]
+
+
+async def test_a_parked_event_is_handled_once_however_often_it_is_replayed(
+    assignment_database: Database,
+) -> None:
+    handler = Patient()
+    consumer = Consumer(CONSUMER, topics.INTAKE_CASES, handler, database=assignment_database)
+    event = case_reported()
+    await consumer.handle_batch([delivered(event.to_json())])
+    assert (await only(assignment_database)).state == LetterState.PARKED
+    assert consumer.parked_in_a_row == 1
+
+    handler.ill = False
+    await replay(assignment_database)
+    again = await one(assignment_database, "SELECT payload FROM outbox")
+    await consumer.handle_batch([delivered(again)])
+    assert (await only(assignment_database)).state == LetterState.RESOLVED
+    assert consumer.parked_in_a_row == 0
+
+    await replay(assignment_database)
+    await consumer.handle_batch([delivered(again), delivered(again)])
+    assert handler.handled == [event.id]
+    # Nobody is left to wonder whether it still has to come back.
+    assert (await only(assignment_database)).state == LetterState.RESOLVED
+
+
+async def test_a_record_that_was_parked_before_does_not_count_towards_stopping(
+    assignment_database: Database,
+) -> None:
+    consumer = Consumer(
+        CONSUMER,
+        topics.INTAKE_CASES,
+        Patient(),
+        database=assignment_database,
+        max_parked_in_a_row=3,
+    )
+    same = delivered(case_reported().to_json())
+    for _ in range(5):
+        await consumer.handle_batch([same])
+    assert consumer.parked_in_a_row == 1
+    with pytest.raises(TooManyParked):
+        await consumer.handle_batch([delivered(case_reported().to_json()) for _ in range(4)])
+    assert await one(assignment_database, "SELECT count(*) FROM dead_letters") == 3
+
+
+async def test_an_event_is_never_both_parked_and_handled(assignment_database: Database) -> None:
+    handler = Patient()
+    consumer = Consumer(CONSUMER, topics.INTAKE_CASES, handler, database=assignment_database)
+    await consumer.handle_batch([delivered(case_reported().to_json()) for _ in range(3)])
+    handler.ill = False
+    await consumer.handle_batch([delivered(case_reported().to_json()) for _ in range(3)])
+    both = """SELECT count(*) FROM dead_letters l
+              JOIN inbox i ON i.event_id = l.event_id AND l.state = 'parked'"""
+    assert await one(assignment_database, both) == 0
+    assert await one(assignment_database, "SELECT count(*) FROM inbox") == 3

@@ -7,13 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from shared import inbox, outbox
 from shared.database import Database
 from shared.events import CaseReported
 from shared.health import Loop
 from shared.outbox import OutgoingRecord, Relay
-from tests.factories import case_reported
+from tests.factories import case_reported, offer_made, public_case
 from tests.integration.conftest import one, rows, run
 
 UNPUBLISHED = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
@@ -186,23 +187,30 @@ async def test_the_journal_can_fill_a_lost_kafka_again(intake_database: Database
     assert kafka.taken[:5] == kafka.taken[5:]
 
 
-async def test_the_journal_forgets_what_is_old_and_never_what_is_unpublished(
-    intake_database: Database,
+async def test_the_journal_forgets_what_its_topic_would_and_never_what_is_unpublished(
+    assignment_database: Database,
 ) -> None:
-    kafka = Kafka()
-    await store(intake_database, 2)
-    await Relay(intake_database, kafka.publish, service="intake").round()
-    await store(intake_database, 1)
-    await run(
-        intake_database,
-        """UPDATE outbox SET created_at = now() - interval '40 days',
-                  published_at = published_at - id * interval '20 days'""",
-    )
-    async with intake_database.transaction() as session:
-        await outbox.purge_journal(session, older_than=timedelta(days=30))
-        assert await outbox.unpublished(session) == (1, pytest.approx(40 * 86400, abs=60))
-    left = await rows(intake_database, "SELECT id FROM outbox ORDER BY id")
-    assert [row.id for row in left] == [1, 3]
+    """Personal data goes within a week; the public feed can be rebuilt from its first day."""
+    database, kafka = assignment_database, Kafka()
+    relay = Relay(database, kafka.publish, service="assignment")
+    old, new = offer_made(), offer_made()
+    public = public_case("searching", version=1, case_id=uuid7())
+    async with database.transaction() as session:
+        await outbox.publish(session, [old, new, public])
+    await relay.round()
+    unpublished = offer_made()
+    async with database.transaction() as session:
+        await outbox.publish(session, [unpublished])
+    age = "UPDATE outbox SET {} = now() - interval '400 days' WHERE event_id = ANY(:ids)"
+    await run(database, age.format("published_at"), ids=[old.id, public.id])
+    await run(database, age.format("created_at"), ids=[old.id, public.id, unpublished.id])
+    async with database.transaction() as session:
+        await outbox.purge_journal(session)
+        size, seconds = await outbox.unpublished(session)
+    assert size == 1
+    assert seconds == pytest.approx(400 * 86400, abs=3600)
+    left = await rows(database, "SELECT event_id FROM outbox ORDER BY id")
+    assert [row.event_id for row in left] == [new.id, public.id, unpublished.id]
 
 
 # --- the inbox ------------------------------------------------------------------------------------

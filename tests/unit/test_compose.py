@@ -144,7 +144,7 @@ def test_what_stays_up_has_a_health_check_with_limits(name: str) -> None:
 
 @every_service
 def test_the_health_of_a_service_is_asked_of_the_service_itself(name: str) -> None:
-    assert _containers()[name]["healthcheck"]["test"] == ["CMD", "jangkau", "health"]
+    assert _containers()[name]["healthcheck"]["test"] == ["CMD", "jangkau-health"]
 
 
 @every_service

@@ -1,0 +1,90 @@
+"""What every service answers to those who run it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from services.assignment.app import compose as compose_assignment
+from services.assignment.settings import AssignmentSettings
+from services.intake.app import compose as compose_intake
+from services.intake.settings import IntakeSettings
+from services.notification.app import compose as compose_notification
+from services.notification.settings import NotificationSettings
+from shared import instances
+from shared.health import Loop
+from shared.service import Service
+from tests.conftest import SERVICES, MakeSettings
+from tests.integration.conftest import Door, open_door
+
+
+@pytest.fixture(params=SERVICES)
+async def door(
+    request: pytest.FixtureRequest, settings_without_kafka: MakeSettings
+) -> AsyncIterator[Door]:
+    """Each service in turn, without its loops."""
+    make = settings_without_kafka
+    match request.param:
+        case "intake":
+            service: Service = compose_intake(await make(IntakeSettings))
+        case "assignment":
+            service = compose_assignment(await make(AssignmentSettings))
+        case _:
+            service = compose_notification(await make(NotificationSettings))
+    opened = open_door(service)
+    yield opened
+    await opened.close()
+
+
+async def test_a_service_is_alive_while_its_loops_turn_and_stuck_when_they_do_not(
+    door: Door,
+) -> None:
+    answer = await door.http.get("/health/live")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "problems": []})
+    relay = next(loop for loop in door.service.health.loops if loop.name == "relay")
+    relay.last_beat -= 3600
+    answer = await door.http.get("/health/live")
+    assert answer.status_code == 503
+    assert answer.json()["status"] == "stuck"
+    assert answer.json()["problems"][0].startswith("relay has not made progress for 3600 s")
+
+
+async def test_a_consumer_that_has_stopped_makes_its_service_unhealthy(door: Door) -> None:
+    consumer = door.service.consumers[0]
+    consumer.parked_in_a_row = consumer.max_parked_in_a_row
+    answer = await door.http.get("/health/live")
+    assert answer.status_code == 503
+    assert "records in a row could not be handled" in answer.json()["problems"][0]
+
+
+async def test_readiness_names_the_consumers_that_have_not_joined(door: Door) -> None:
+    answer = await door.http.get("/health/ready")
+    assert answer.status_code == 200
+    assert answer.json()["joining"] == [consumer.name for consumer in door.service.consumers]
+
+
+async def test_a_service_reports_itself_and_its_sizes(door: Door) -> None:
+    reporting = asyncio.create_task(door.service._report(Loop("report", timedelta(seconds=30))))
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                async with door.database.transaction() as session:
+                    found = await instances.alive(session)
+                if found:
+                    break
+                await asyncio.sleep(0.02)
+    finally:
+        reporting.cancel()
+        await asyncio.wait([reporting])
+    assert found[0].name.startswith(f"jangkau-{door.service.name}-")
+    assert found[0].problems == []
+    metrics = (await door.http.get("/metrics")).text
+    assert f'jangkau_outbox_unpublished_rows{{service="{door.service.name}"}} 0.0' in metrics
+    assert 'jangkau_loop_age_seconds{loop="relay"}' in metrics
+
+
+async def test_no_page_lets_a_stranger_try_things_out(door: Door) -> None:
+    for path in ("/docs", "/redoc"):
+        assert (await door.http.get(path)).status_code == 404
+    assert (await door.http.get("/openapi.json")).status_code == 200
