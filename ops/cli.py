@@ -447,7 +447,7 @@ def list_letters(
         for service in SERVICES:
             database = Database(_letter_settings(service), pool_size=1)
             try:
-                async with database.transaction(wake=False) as session:
+                async with database.transaction() as session:
                     letters = await dead_letters.listed(session, every=every)
                     found += [(service, letter) for letter in letters]
             finally:

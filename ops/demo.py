@@ -14,13 +14,12 @@ from uuid import uuid4
 
 import httpx2
 from aiokafka import AIOKafkaConsumer
-from sqlalchemy import text
 
 from ops.embedded import PROJECT, Command, Output, Stack, production_command, running
 from ops.synthetic import PlannedReport, make_district, read_reports
 from services.assignment import volunteers
 from shared import topics
-from shared.database import execute, is_transient
+from shared.database import execute, is_transient, sql
 from shared.districts import load_districts
 
 SAMPLE_DISTRICT = "19.04"
@@ -159,21 +158,22 @@ async def _send(http: httpx2.AsyncClient, body: dict[str, Any], key: str) -> htt
         await asyncio.sleep(0.2)
 
 
-async def _one(stack: Stack, service: str, sql: str) -> Any:
+async def _one(stack: Stack, service: str, query: str) -> Any:
     database = stack.database(service)
     try:
-        async with database.transaction(wake=False) as session:
-            return (await execute(session, text(sql))).one()
+        async with database.transaction() as session:
+            (row,) = await execute(session, sql(query))
+            return row
     finally:
         await database.close()
 
 
-async def all_rows(stack: Stack, service: str, sql: str) -> list[Any]:
+async def all_rows(stack: Stack, service: str, query: str) -> list[Any]:
     """What a service's database answers."""
     database = stack.database(service)
     try:
-        async with database.transaction(wake=False) as session:
-            return list((await execute(session, text(sql))).all())
+        async with database.transaction() as session:
+            return await execute(session, sql(query))
     finally:
         await database.close()
 

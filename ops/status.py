@@ -6,10 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from aiokafka.errors import KafkaError
-from sqlalchemy import text
 
 from shared import dead_letters, instances, outbox, topics
-from shared.database import Database, execute, is_transient
+from shared.database import Database, execute, is_transient, sql
 from shared.kafka import Lag, lag_of
 from shared.settings import Settings
 from shared.topics import Topic
@@ -76,11 +75,11 @@ async def status(settings: Settings) -> SystemStatus:
     return SystemStatus(ok, list(services), list(queues), cases, oldest, messages)
 
 
-async def _ask(settings: Settings, service: str, sql: str) -> list[Any]:
+async def _ask(settings: Settings, service: str, query: str) -> list[Any]:
     database = Database(settings.database_url_of(service), pool_size=1)
     try:
-        async with database.transaction(wake=False) as session:
-            return list((await execute(session, text(sql))).all())
+        async with database.transaction() as session:
+            return await execute(session, sql(query))
     except Exception as error:
         if not is_transient(error):
             raise
@@ -93,7 +92,7 @@ async def _service(settings: Settings, name: str) -> ServiceStatus:
     found = ServiceStatus(name)
     database = Database(settings.database_url_of(name), pool_size=1)
     try:
-        async with database.transaction(wake=False) as session:
+        async with database.transaction() as session:
             alive = await instances.alive(session)
             found.outbox_events, found.outbox_age_seconds = await outbox.unpublished(session)
             found.dead_letters = sum((await dead_letters.open_per_consumer(session)).values())

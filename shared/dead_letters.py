@@ -26,8 +26,8 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from shared import topics
-from shared.database import execute
+from shared import outbox, topics
+from shared.database import execute, sql, wakes
 from shared.telemetry import EVENTS_PARKED
 
 
@@ -88,7 +88,7 @@ def fingerprint(topic: str, partition: int, offset: int, timestamp_ms: int, payl
     return f"{topic}/{partition}/{offset}@{timestamp_ms}/{digest}"
 
 
-_PARK = text("""
+_PARK = sql("""
     INSERT INTO dead_letters
         (consumer, record_id, event_id, topic, partition, record_offset, key, payload, headers,
          error, attempts, state)
@@ -107,7 +107,7 @@ async def park(session: AsyncSession, letter: DeadLetter) -> bool:
 
     Returns whether it is the first time.
     """
-    result = await execute(
+    (parked,) = await execute(
         session,
         _PARK,
         letter.model_dump(
@@ -126,7 +126,7 @@ async def park(session: AsyncSession, letter: DeadLetter) -> bool:
         ),
     )
     EVENTS_PARKED.labels(letter.consumer).inc()
-    return bool(result.scalar_one())
+    return bool(parked.fresh)
 
 
 async def listed(session: AsyncSession, *, every: bool = False) -> Sequence[DeadLetter]:
@@ -168,7 +168,7 @@ async def replay(session: AsyncSession, letter: DeadLetter, *, payload: str | No
         ) from error
     await execute(
         session,
-        text("""
+        sql("""
             INSERT INTO outbox (event_id, topic, key, payload)
             VALUES (:event_id, :topic, :key, :payload)
             ON CONFLICT (event_id) DO UPDATE
@@ -182,6 +182,7 @@ async def replay(session: AsyncSession, letter: DeadLetter, *, payload: str | No
         },
     )
     # From now on this letter is about that event: handled, it is resolved; failed, it is parked.
+    wakes(session, outbox.WORK)
     letter.event_id, letter.record_id = event.id, str(event.id)
     letter.state = LetterState.REPLAYING
     session.add(letter)
@@ -192,7 +193,7 @@ async def discard(session: AsyncSession, letter: DeadLetter) -> None:
     if letter.event_id is not None:
         await execute(
             session,
-            text("""
+            sql("""
                 INSERT INTO inbox (consumer, event_id) VALUES (:consumer, :event_id)
                 ON CONFLICT DO NOTHING
             """),
@@ -206,6 +207,6 @@ async def open_per_consumer(session: AsyncSession) -> dict[str, int]:
     """How many letters wait for a person, by consumer."""
     rows = await execute(
         session,
-        text("SELECT consumer, count(*) AS n FROM dead_letters WHERE state = 'parked' GROUP BY 1"),
+        sql("SELECT consumer, count(*) AS n FROM dead_letters WHERE state = 'parked' GROUP BY 1"),
     )
     return {row.consumer: row.n for row in rows}

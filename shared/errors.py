@@ -6,12 +6,10 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.database import is_transient
+from shared.database import DATABASE_ERRORS, is_transient
 
 log = structlog.get_logger("http")
 
@@ -160,9 +158,6 @@ def install(app: FastAPI) -> None:
     async def unexpected(_: Request, error: Exception) -> Response:
         return Problem(500, "Something is broken on our side. It has been logged.").response()
 
-    @app.exception_handler(DBAPIError)
-    @app.exception_handler(PoolTimeoutError)
-    @app.exception_handler(OSError)
     async def away(request: Request, error: Exception) -> Response:
         if not is_transient(error):
             raise error
@@ -170,3 +165,6 @@ def install(app: FastAPI) -> None:
         return Problem(
             503, "We cannot store anything right now. Please try again in a few seconds."
         ).response()
+
+    for kind in (*DATABASE_ERRORS, OSError):
+        app.add_exception_handler(kind, away)

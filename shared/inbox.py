@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Column, DateTime, Index, Text, func, text
+from sqlalchemy import Column, DateTime, Index, Text, func
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from shared.database import execute
+from shared.database import column, execute, sql
 
 
 class InboxRow(SQLModel, table=True):
@@ -26,7 +26,7 @@ class InboxRow(SQLModel, table=True):
 
 # Sorted ids: two processes with overlapping batches wait for each other instead of deadlocking.
 # What is handled, now or before, has no open dead letter any more: the two are kept together.
-_CLAIM = text("""
+_CLAIM = sql("""
     WITH claimed AS (
         INSERT INTO inbox (consumer, event_id)
         SELECT :consumer, event_id FROM unnest(CAST(:ids AS uuid[])) AS event_id ORDER BY event_id
@@ -43,14 +43,14 @@ _CLAIM = text("""
 
 async def claim(session: AsyncSession, consumer: str, event_ids: Sequence[UUID]) -> set[UUID]:
     """Claim events for this transaction; returns those that were not handled before."""
-    result = await execute(session, _CLAIM, {"consumer": consumer, "ids": list(event_ids)})
-    return set(result.scalars())
+    rows = await execute(session, _CLAIM, {"consumer": consumer, "ids": list(event_ids)})
+    return set(column(rows))
 
 
 async def purge(session: AsyncSession, *, older_than: timedelta) -> None:
     """Forget events that can no longer come again."""
     await execute(
         session,
-        text("DELETE FROM inbox WHERE handled_at < now() - CAST(:age AS interval)"),
+        sql("DELETE FROM inbox WHERE handled_at < now() - CAST(:age AS interval)"),
         {"age": older_than},
     )

@@ -5,11 +5,11 @@ Lets ``jangkau status`` see every replica with nothing but a database connection
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ARRAY, Column, DateTime, Text, func, text
+from sqlalchemy import ARRAY, Column, DateTime, Text, func
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from shared.database import execute
+from shared.database import execute, sql
 
 # Three reports missed: the process is gone or stuck.
 SEEN_WITHIN = timedelta(seconds=10)
@@ -35,7 +35,7 @@ async def report(session: AsyncSession, name: str, problems: list[str]) -> None:
     """Say that the process ``name`` is here, and what is wrong with it."""
     await execute(
         session,
-        text("""
+        sql("""
             INSERT INTO instances (name, problems) VALUES (:name, CAST(:problems AS text[]))
             ON CONFLICT (name) DO UPDATE SET seen_at = now(), problems = excluded.problems
         """),
@@ -57,6 +57,6 @@ async def purge(session: AsyncSession) -> None:
     """Forget processes that are long gone."""
     await execute(
         session,
-        text("DELETE FROM instances WHERE seen_at < now() - CAST(:age AS interval)"),
+        sql("DELETE FROM instances WHERE seen_at < now() - CAST(:age AS interval)"),
         {"age": FORGOTTEN_AFTER},
     )

@@ -18,13 +18,14 @@ from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from shared import topics
-from shared.database import Database, execute
+from shared.database import Database, execute, sql, wakes
 from shared.events import Event
 from shared.health import Loop
 from shared.telemetry import OUTBOX_PUBLISHED
 
 log = structlog.get_logger("outbox")
 
+WORK = "outbox"  # what wakes the relay
 ROUND_SIZE = 500
 # Behind the wake-up after each local commit: finds rows that another process has written.
 POLL = timedelta(seconds=1)
@@ -59,7 +60,7 @@ class OutboxRow(SQLModel, table=True):
 
 
 # By array, so that one statement serves any number of events; WITH ORDINALITY keeps their order.
-_INSERT = text("""
+_INSERT = sql("""
     INSERT INTO outbox (event_id, topic, key, payload)
     SELECT event_id, topic, key, payload
     FROM unnest(CAST(:ids AS uuid[]), CAST(:topics AS text[]), CAST(:keys AS text[]),
@@ -83,6 +84,7 @@ async def publish(session: AsyncSession, events: Sequence[Event[Any]]) -> None:
             "payloads": [event.to_json() for event in events],
         },
     )
+    wakes(session, WORK)
 
 
 @dataclass(frozen=True)
@@ -99,19 +101,19 @@ Publish = Callable[[Sequence[OutgoingRecord]], Awaitable[None]]
 
 # A statement of its own: the rows must be read by a snapshot that is younger than the lock, or what
 # another replica has just published would go out again.
-_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
-_UNPUBLISHED = text("""
+_LOCK = sql("SELECT pg_try_advisory_xact_lock(:lock)")
+_UNPUBLISHED = sql("""
     SELECT id, topic, key, payload FROM outbox
     WHERE published_at IS NULL ORDER BY id LIMIT :limit
 """)
 # Losing this commit in a crash publishes once more, so it need not wait for the disk.
-_PUBLISHED = text("""
+_PUBLISHED = sql("""
     WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
     UPDATE outbox SET published_at = now() FROM quick WHERE id = ANY (CAST(:ids AS bigint[]))
 """)
 
 
-_PURGE = text("""
+_PURGE = sql("""
     DELETE FROM outbox
     WHERE topic = :topic AND published_at < now() - CAST(:age AS interval)
 """)
@@ -125,7 +127,7 @@ class Relay:
         self.service = service
         self.failing_since: float | None = None
         self._publish = publish
-        self._wake = database.wake_on_commit()
+        self._wake = database.wake_on_commit(WORK)
 
     async def run(self, loop: Loop) -> None:
         """Round after round; woken by local commits, and at the latest after a second."""
@@ -148,10 +150,11 @@ class Relay:
         Raises:
             TimeoutError: Kafka did not acknowledge in time; the rows stay unpublished.
         """
-        async with self.database.transaction(wake=False) as session:
-            if not (await execute(session, _LOCK, {"lock": RELAY_LOCK})).scalar_one():
+        async with self.database.transaction() as session:
+            (turn,) = await execute(session, _LOCK, {"lock": RELAY_LOCK})
+            if not turn[0]:
                 return None
-            rows = (await execute(session, _UNPUBLISHED, {"limit": ROUND_SIZE})).all()
+            rows = await execute(session, _UNPUBLISHED, {"limit": ROUND_SIZE})
             if not rows:
                 return 0
             records = [
@@ -175,11 +178,12 @@ async def republish_journal(session: AsyncSession) -> int:
 
     For a Kafka that has lost its records. Subscribers drop by event id what they have handled.
     """
-    result = await execute(
+    again = await execute(
         session,
-        text("UPDATE outbox SET published_at = NULL WHERE published_at IS NOT NULL RETURNING 1"),
+        sql("UPDATE outbox SET published_at = NULL WHERE published_at IS NOT NULL RETURNING 1"),
     )
-    return len(result.all())
+    wakes(session, WORK)
+    return len(again)
 
 
 async def purge_journal(session: AsyncSession) -> None:
@@ -194,14 +198,12 @@ async def purge_journal(session: AsyncSession) -> None:
 
 async def unpublished(session: AsyncSession) -> tuple[int, float]:
     """How many events are not yet in Kafka, and the age of the oldest in seconds (0 if none)."""
-    row = (
-        await execute(
-            session,
-            text("""
+    (row,) = await execute(
+        session,
+        sql("""
                 SELECT count(*) AS size,
                        coalesce(extract(epoch FROM now() - min(created_at)), 0)::float AS age
                 FROM outbox WHERE published_at IS NULL
             """),
-        )
-    ).one()
+    )
     return row.size, row.age

@@ -19,12 +19,11 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from shared import dead_letters, errors, inbox, instances, outbox
 from shared.consume import Consumer, Handler
-from shared.database import Database, execute, is_transient
+from shared.database import Database, execute, is_transient, sql
 from shared.health import Health, Loop
 from shared.kafka import Publisher, Subscriptions
 from shared.settings import Settings
@@ -154,8 +153,8 @@ class Service:
         while True:
             try:
                 async with self.database.transaction() as session:
-                    found = await execute(session, text("SELECT to_regclass('outbox')"))
-                    if found.scalar_one() is None:
+                    (found,) = await execute(session, sql("SELECT to_regclass('outbox')"))
+                    if found[0] is None:
                         raise RuntimeError(
                             f"The database of {self.name} has no tables; run `jangkau migrate`."
                         )
@@ -216,8 +215,8 @@ class Service:
         @router.get("/health/ready")
         async def ready() -> Response:
             try:
-                async with asyncio.timeout(2), self.database.transaction(wake=False) as session:
-                    await execute(session, text("SELECT 1"))
+                async with asyncio.timeout(2), self.database.transaction() as session:
+                    await execute(session, sql("SELECT 1"))
             except Exception as error:
                 if not is_transient(error):
                     raise
@@ -238,7 +237,7 @@ class Service:
         """Every few seconds: sizes and ages into the metrics, our state into the database."""
         while True:
             loop.beat()
-            async with self.database.transaction(wake=False) as session:
+            async with self.database.transaction() as session:
                 size, age = await outbox.unpublished(session)
                 OUTBOX_ROWS.labels(self.name).set(size)
                 OUTBOX_AGE.labels(self.name).set(age)
@@ -254,7 +253,7 @@ class Service:
         """Once an hour: forget what can no longer matter."""
         while True:
             loop.beat()
-            async with self.database.transaction(wake=False) as session:
+            async with self.database.transaction() as session:
                 await outbox.purge_journal(session)
                 await inbox.purge(
                     session, older_than=timedelta(days=self.settings.inbox_retention_days)

@@ -40,7 +40,7 @@ class Topic:
     retention: timedelta | None
     personal_data: bool
     # For good: with another number a case would go on in another partition, out of order.
-    partitions: int = 12
+    partitions: int = 6
 
     @cached_property
     def by_type(self) -> dict[str, type[Event[Any]]]:

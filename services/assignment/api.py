@@ -58,7 +58,7 @@ def router(database: Database, *, token: SecretStr | None) -> APIRouter:
         after: UUID | None = None,
     ) -> VolunteerPage:
         """The volunteers, a page at a time."""
-        async with database.transaction(wake=False) as session:
+        async with database.transaction() as session:
             found = await volunteers.listed(session, district=district, limit=limit, after=after)
         return VolunteerPage(
             volunteers=[ListedVolunteer.model_validate(volunteer) for volunteer in found],

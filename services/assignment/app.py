@@ -1,13 +1,12 @@
 """Assignment: finds the nearest available volunteer for each case and asks."""
 
 from prometheus_client import Gauge
-from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.assignment import api, handlers
 from services.assignment.settings import AssignmentSettings
 from shared import topics
-from shared.database import execute
+from shared.database import execute, sql
 from shared.districts import load_districts
 from shared.service import Service
 
@@ -40,7 +39,7 @@ async def measure_cases(session: AsyncSession) -> None:
     """Put the number of cases by state, and the longest wait, into the metrics."""
     rows = await execute(
         session,
-        text("""
+        sql("""
             SELECT state, count(*) AS cases,
                    extract(epoch FROM now() - min(reported_at))::float AS oldest
             FROM cases GROUP BY state

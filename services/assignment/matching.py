@@ -6,10 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from shared.database import execute
+from shared.database import column, execute, sql
 from shared.events import OfferedVolunteer
 
 # How many of the nearest are fetched per case: if a whole batch comes from one place, whoever finds
@@ -131,7 +130,7 @@ _NEEDS = """
 # The nearest available volunteers of every case, by great circle, straight from the GiST index.
 # Hard filters are part of the query; the radius is cut afterwards, as the order is by distance.
 # Beside them, of the very nearest, those who cannot be asked, and why: the reasons of an offer.
-_CANDIDATES = text(f"""
+_CANDIDATES = sql(f"""
     SELECT need.case_id, passed_over.by, near.*
     FROM {_NEEDS}
     CROSS JOIN LATERAL (
@@ -214,7 +213,7 @@ def _nearer(found: Found, choice: Choice) -> list[dict[str, Any]]:
 
 # Locked in the order of ids, so that two batches wait for each other instead of deadlocking. The
 # condition is checked again on the row as it is now: another transaction may have been faster.
-_CLAIM = text("""
+_CLAIM = sql("""
     WITH wanted AS (
         SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:counts AS int[])) AS w (id, cases)
     ), locked AS (
@@ -244,7 +243,7 @@ async def _claim(session: AsyncSession, chosen: Mapping[UUID, Choice]) -> dict[U
     return {row.id: list(row.code_numbers) for row in rows}
 
 
-_WITHOUT_ANYBODY = text(f"""
+_WITHOUT_ANYBODY = sql(f"""
     SELECT need.case_id
     FROM {_NEEDS}
     WHERE NOT EXISTS (
@@ -259,4 +258,4 @@ async def _without_anybody(session: AsyncSession, needs: Sequence[Need]) -> list
     """Of these cases, those for whom nobody exists, busy or not."""
     if not needs:
         return []
-    return list((await execute(session, _WITHOUT_ANYBODY, _arrays(needs))).scalars())
+    return column(await execute(session, _WITHOUT_ANYBODY, _arrays(needs)))

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
@@ -15,7 +14,7 @@ from services.assignment import matching
 from services.assignment.matching import Choice, Match, Need
 from services.assignment.models import Case
 from shared import codes, outbox
-from shared.database import execute, now
+from shared.database import execute, now, sql
 from shared.districts import District, Policy
 from shared.events import (
     CaseReported,
@@ -85,7 +84,7 @@ async def seek(
     return [*offered, *waiting]
 
 
-_INSERT_CASES = text("""
+_INSERT_CASES = sql("""
     INSERT INTO cases
         (id, code, district, category, urgency, people, latitude, longitude, approximate,
          subdistrict, subdistrict_name, village, village_name, centre_latitude, centre_longitude,
@@ -124,7 +123,7 @@ async def _insert_cases(session: AsyncSession, reports: Sequence[CaseReported]) 
         )
         for case in cases.values()
     ]
-    inserted = (await execute(session, _INSERT_CASES, {"cases": json.dumps(rows)})).all()
+    inserted = await execute(session, _INSERT_CASES, {"cases": json.dumps(rows)})
     for row in inserted:
         cases[row.id].changed_at = row.changed_at.astimezone(UTC)
     return [cases[row.id] for row in inserted]
@@ -144,7 +143,7 @@ def _need(case: Case, policy: Policy) -> Need:
 
 
 # The offer and the move of its case in one statement.
-_OFFER = text("""
+_OFFER = sql("""
     WITH made AS (
         INSERT INTO offers
             (id, case_id, volunteer_id, district, answer_code, state, distance_m, reasons, made_at,
@@ -247,7 +246,7 @@ def _reasons(choice: Choice, nearer: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-_LET_WAIT = text("""
+_LET_WAIT = sql("""
     UPDATE cases c
     SET state = 'waiting', waiting_for = parked.waiting_for, next_action_at = parked.next_at,
         version = c.version + parked.step,
@@ -297,7 +296,7 @@ async def wake_waiting(session: AsyncSession, *, district: str) -> None:
     """Somebody has become available in a district: its waiting cases look again now."""
     await execute(
         session,
-        text("""
+        sql("""
             UPDATE cases SET next_action_at = now()
             WHERE state = 'waiting' AND district = :district
         """),

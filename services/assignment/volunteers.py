@@ -18,14 +18,13 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
 from services.assignment import offers
 from services.assignment.models import Volunteer
-from shared.database import execute
+from shared.database import column, execute, sql
 from shared.districts import District
 from shared.events import Category, Role
 from shared.phones import PhoneError, e164
@@ -215,8 +214,8 @@ _STORE = """
         capacity = greatest(excluded.capacity, volunteers.open_cases)
     RETURNING xmax = 0 AS added
 """
-_BY_PHONE = text(_STORE.format(conflict="ON CONFLICT (district, phone) WHERE phone IS NOT NULL"))
-_BY_EMAIL = text(_STORE.format(conflict="ON CONFLICT (district, email) WHERE phone IS NULL"))
+_BY_PHONE = sql(_STORE.format(conflict="ON CONFLICT (district, phone) WHERE phone IS NOT NULL"))
+_BY_EMAIL = sql(_STORE.format(conflict="ON CONFLICT (district, email) WHERE phone IS NULL"))
 
 
 async def store(
@@ -229,10 +228,11 @@ async def store(
         (_BY_EMAIL, [row for row in rows if not row["phone"]]),
     ):
         if part:
-            result = await execute(session, statement, {"rows": json.dumps(list(map(dict, part)))})
-            added += list(result.scalars())
+            added += column(
+                await execute(session, statement, {"rows": json.dumps(list(map(dict, part)))})
+            )
     # Without statistics the planner does not know that the index on positions pays off.
-    await execute(session, text("ANALYZE volunteers"))
+    await execute(session, sql("ANALYZE volunteers"))
     await offers.wake_waiting(session, district=district.code)
     return Imported(added=sum(added), updated=len(added) - sum(added))
 

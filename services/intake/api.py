@@ -87,7 +87,7 @@ def router(database: Database, *, districts: Mapping[str, District], public_url:
     @api.get("/reports/{code}")
     async def status(code: str, response: Response) -> ReportStatus:
         """What became of a report. Holds nothing about the person or the reporter."""
-        async with database.transaction(wake=False) as session:
+        async with database.transaction() as session:
             found = await reports.status(session, code)
         if found is None:
             raise Problem(404, "There is no report with this code. Please check it.")

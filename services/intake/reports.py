@@ -8,14 +8,13 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
-from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
 from services.intake.models import CaseState, Report
 from shared import codes, events, outbox
-from shared.database import execute
+from shared.database import execute, sql
 from shared.districts import District
 from shared.events import CaseReported, Category, PublicCase, ReportedCase, Urgency
 from shared.phones import PhoneError, e164
@@ -101,7 +100,7 @@ class Accepted:
     code: str
 
 
-_INSERT = text("""
+_INSERT = sql("""
     INSERT INTO reports
         (id, case_id, code, idempotency_key, body_hash, district, category, urgency, people,
          description, channel, latitude, longitude, approximate, subdistrict, subdistrict_name,
@@ -147,10 +146,9 @@ async def accept(
         _row(report, place, accepted)
         | {"idempotency_key": idempotency_key, "body_hash": body_hash},
     )
-    row = stored.first()
-    if row is None:
+    if not stored:
         return await _accepted_before(session, idempotency_key, body_hash)
-    received_at = row.received_at.astimezone(UTC)
+    received_at = stored[0].received_at.astimezone(UTC)
     event = CaseReported.of(
         ReportedCase(
             code=accepted.code,
@@ -255,7 +253,7 @@ async def status(session: AsyncSession, code: str) -> Status | None:
 
 
 # A state only moves forward: an event that comes late or again changes nothing.
-_REMEMBER = text("""
+_REMEMBER = sql("""
     INSERT INTO case_states (case_id, version, state, waiting_for, changed_at)
     SELECT * FROM unnest(CAST(:case_ids AS uuid[]), CAST(:versions AS int[]),
                          CAST(:states AS text[]), CAST(:waiting_for AS text[]),

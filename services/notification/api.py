@@ -20,7 +20,7 @@ def router(database: Database) -> APIRouter:
     @api.get("/sandbox", include_in_schema=False)
     async def phones(request: Request) -> HTMLResponse:
         """The newest messages on the fake phones."""
-        async with database.transaction(wake=False) as session:
+        async with database.transaction() as session:
             newest = select(SandboxMessage).order_by(col(SandboxMessage.received_at).desc())
             messages = (await session.exec(newest.limit(SHOWN))).all()
             total = (await session.exec(select(func.count()).select_from(SandboxMessage))).one()

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from prometheus_client import Gauge
-from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.notification import api, handlers
@@ -15,7 +14,7 @@ from services.notification.channels.sms import Sms
 from services.notification.delivery import Delivery
 from services.notification.settings import NotificationSettings
 from shared import topics
-from shared.database import Database, execute
+from shared.database import Database, execute, sql
 from shared.service import Service
 
 MESSAGES = Gauge("jangkau_messages", "Messages by state. Queued should be near zero.", ["state"])
@@ -63,7 +62,7 @@ def make_channels(settings: NotificationSettings, database: Database) -> list[Ch
 
 async def measure_messages(session: AsyncSession) -> None:
     """Put the number of messages by state into the metrics."""
-    rows = await execute(session, text("SELECT state, count(*) AS n FROM messages GROUP BY state"))
+    rows = await execute(session, sql("SELECT state, count(*) AS n FROM messages GROUP BY state"))
     counts = {row.state: row.n for row in rows}
     for state in ("queued", "sending", "sent", "failed", "expired", "unknown"):
         MESSAGES.labels(state).set(counts.get(state, 0))

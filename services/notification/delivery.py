@@ -13,7 +13,6 @@ from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -25,7 +24,7 @@ from services.notification.channels import (
     TransientFailure,
     UnknownOutcome,
 )
-from shared.database import Database, execute
+from shared.database import Database, execute, sql, wakes
 from shared.events import OfferMade
 from shared.health import Loop
 
@@ -37,11 +36,12 @@ ATTEMPTS = Counter(
     ["channel", "outcome"],
 )
 
+WORK = "messages"  # what wakes the delivery
 POLL = timedelta(seconds=1)
 FIRST_RETRY = timedelta(seconds=2)
 LONGEST_RETRY = timedelta(minutes=2)
 
-_QUEUE = text("""
+_QUEUE = sql("""
     INSERT INTO messages
         (id, event_id, case_id, offer_id, recipient, purpose, district, drill, phone, email,
          short_text, subject, long_text, state, channel, error, attempts, reported_at, send_before)
@@ -86,6 +86,7 @@ async def queue_offers(
     await execute(
         session, _QUEUE, {array: [row[column] for row in rows] for array, column in columns.items()}
     )
+    wakes(session, WORK)
 
 
 def _message(event: OfferMade, channels: Sequence[Channel]) -> dict[str, Any]:
@@ -139,7 +140,7 @@ class Outcome:
 
 
 # Past its deadline nothing is sent any more; the database's clock decides, right before the call.
-_EXPIRE = text("""
+_EXPIRE = sql("""
     UPDATE messages SET state = 'expired', error = 'its deadline passed before it could be sent'
     WHERE id IN (
         SELECT id FROM messages
@@ -148,7 +149,7 @@ _EXPIRE = text("""
 """)
 # Taken and announced in one statement: no provider is called for a message whose attempt is not
 # stored, and no attempt is stored for a message that another process has taken.
-_TAKE = text("""
+_TAKE = sql("""
     WITH due AS (
         SELECT id FROM messages
         WHERE state = 'queued' AND channel = :channel AND next_attempt_at <= now()
@@ -169,7 +170,7 @@ _TAKE = text("""
 """)
 # The attempt ends if it is still ours: another process may have given it up as unknown meanwhile.
 # The message moves on only if nobody else has moved it.
-_SETTLE = text("""
+_SETTLE = sql("""
     WITH outcome AS (
         SELECT * FROM unnest(
             CAST(:attempt_ids AS uuid[]), CAST(:message_ids AS uuid[]),
@@ -191,7 +192,7 @@ _SETTLE = text("""
     FROM outcome o
     WHERE m.id = o.message_id AND m.state = 'sending'
 """)
-_ABANDONED = text("""
+_ABANDONED = sql("""
     SELECT m.*, a.id AS attempt_id
     FROM attempts a JOIN messages m ON m.id = a.message_id
     WHERE a.state = 'sending' AND a.channel = :channel AND a.lease_until < now()
@@ -218,7 +219,7 @@ class Delivery:
         self.concurrency = concurrency
         self.timeout = timeout
         self.lease = lease
-        self._wake = database.wake_on_commit()
+        self._wake = database.wake_on_commit(WORK)
 
     async def run(self, loop: Loop) -> None:
         """Send what is due, until cancelled; woken by local commits."""
@@ -295,7 +296,9 @@ class Delivery:
     async def _settle(self, outcomes: Sequence[Outcome]) -> None:
         settlement = self._settlement(outcomes)
         # A message that goes on to another channel wakes that channel's loop.
-        await self.database.statement(_SETTLE, settlement, wake=any(settlement["channels"]))
+        await self.database.statement(_SETTLE, settlement)
+        if any(settlement["channels"]):
+            self.database.wake(WORK)
         for outcome in outcomes:
             ATTEMPTS.labels(self.channel.name, outcome.state).inc()
             if outcome.state != "sent":
@@ -340,7 +343,7 @@ class Delivery:
     async def reconcile(self) -> None:
         """Give up attempts whose process has died, and let messages expire."""
         async with self.database.transaction() as session:
-            rows = (await execute(session, _ABANDONED, {"channel": self.channel.name})).all()
+            rows = await execute(session, _ABANDONED, {"channel": self.channel.name})
             if rows:
                 outcomes = [
                     self._unknown(
@@ -349,6 +352,7 @@ class Delivery:
                     for row in rows
                 ]
                 await execute(session, _SETTLE, self._settlement(outcomes))
+                wakes(session, WORK)
                 log.warning("attempts.abandoned", channel=self.channel.name, count=len(rows))
             await execute(session, _EXPIRE, {"channel": self.channel.name})
 

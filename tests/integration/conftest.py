@@ -6,32 +6,31 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import text
 
 from services.intake.app import compose as compose_intake
 from services.intake.settings import IntakeSettings
-from shared.database import Database, execute
+from shared.database import Database, execute, sql
 from shared.districts import District
 from shared.service import Service
 from tests.conftest import MakeSettings
 
 
-async def rows(database: Database, sql: str, **values: Any) -> list[Any]:
+async def rows(database: Database, query: str, **values: Any) -> list[Any]:
     """What a query finds, committed or to be seen by everybody."""
-    async with database.transaction(wake=False) as session:
-        return list((await execute(session, text(sql), values)).all())
+    async with database.transaction() as session:
+        return await execute(session, sql(query), values)
 
 
-async def one(database: Database, sql: str, **values: Any) -> Any:
+async def one(database: Database, query: str, **values: Any) -> Any:
     """The single value that a query finds."""
-    ((value,),) = await rows(database, sql, **values)
+    ((value,),) = await rows(database, query, **values)
     return value
 
 
-async def run(database: Database, sql: str, **values: Any) -> None:
+async def run(database: Database, query: str, **values: Any) -> None:
     """Change something by hand."""
     async with database.transaction() as session:
-        await execute(session, text(sql), values)
+        await execute(session, sql(query), values)
 
 
 @dataclass

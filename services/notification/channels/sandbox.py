@@ -1,11 +1,9 @@
 """Sandbox: fake phones for development. Messages are stored and shown on a page, never sent."""
 
-from sqlalchemy import text
-
 from services.notification.channels import Outgoing
-from shared.database import Database
+from shared.database import Database, sql
 
-_ARRIVE = text("""
+_ARRIVE = sql("""
     INSERT INTO sandbox_messages (idempotency_key, address, body)
     VALUES (:key, :address, :body)
     ON CONFLICT (idempotency_key) DO NOTHING
