@@ -41,7 +41,7 @@ class ReportStatus(BaseModel):
     changed_at: datetime
 
 
-def json_only(content_type: Annotated[str, Header(include_in_schema=False)] = "") -> None:
+async def json_only(content_type: Annotated[str, Header(include_in_schema=False)] = "") -> None:
     """Refuse a body that does not say it is JSON."""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise Problem(415, "Send the report as JSON, with content-type: application/json.")
