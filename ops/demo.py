@@ -19,7 +19,7 @@ from ops.embedded import PROJECT, Command, Output, Stack, production_command, ru
 from ops.synthetic import PlannedReport, make_district, read_reports
 from services.assignment import volunteers
 from shared import topics
-from shared.database import execute, is_transient, sql
+from shared.database import is_transient
 from shared.districts import load_districts
 
 SAMPLE_DISTRICT = "19.04"
@@ -158,37 +158,16 @@ async def _send(http: httpx2.AsyncClient, body: dict[str, Any], key: str) -> htt
         await asyncio.sleep(0.2)
 
 
-async def _one(stack: Stack, service: str, query: str) -> Any:
-    database = stack.database(service)
-    try:
-        async with database.transaction() as session:
-            (row,) = await execute(session, sql(query))
-            return row
-    finally:
-        await database.close()
-
-
-async def all_rows(stack: Stack, service: str, query: str) -> list[Any]:
-    """What a service's database answers."""
-    database = stack.database(service)
-    try:
-        async with database.transaction() as session:
-            return await execute(session, sql(query))
-    finally:
-        await database.close()
-
-
 async def observe(stack: Stack, progress: Progress) -> None:
     """Fill in where everything stands now."""
-    cases, messages = await asyncio.gather(
-        _one(
-            stack,
+    (cases,), (messages,) = await asyncio.gather(
+        stack.rows(
             "assignment",
             """SELECT (SELECT count(*) FROM cases) AS cases,
                       (SELECT count(*) FROM offers) AS offers,
                       (SELECT count(*) FROM cases WHERE state = 'waiting') AS waiting""",
         ),
-        _one(stack, "notification", "SELECT count(*) AS n FROM messages WHERE state = 'sent'"),
+        stack.rows("notification", "SELECT count(*) AS n FROM messages WHERE state = 'sent'"),
     )
     progress.cases, progress.offers, progress.waiting = cases.cases, cases.offers, cases.waiting
     progress.messages = messages.n
@@ -200,12 +179,8 @@ async def import_volunteers(stack: Stack, file: Path, code: str) -> int:
     district = districts[code]
     content = await asyncio.to_thread(file.read_text, encoding="utf-8")
     rows = volunteers.read_csv(content, district=district, districts=districts)
-    database = stack.database("assignment")
-    try:
-        async with database.transaction() as session:
-            await volunteers.store(session, rows, district=district)
-    finally:
-        await database.close()
+    async with stack.database("assignment").transaction() as session:
+        await volunteers.store(session, rows, district=district)
     return len(rows)
 
 
@@ -321,7 +296,7 @@ async def _settle(
             before, moved_at = now, time.monotonic()
         elif ended and time.monotonic() - moved_at > SETTLED_WITHIN_S:
             return
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.25)
 
 
 async def _count(
@@ -333,12 +308,11 @@ async def _count(
     seconds: float,
 ) -> Result:
     reports = {
-        str(row.case_id) for row in await all_rows(stack, "intake", "SELECT case_id FROM reports")
+        str(row.case_id) for row in await stack.rows("intake", "SELECT case_id FROM reports")
     }
     cases = {
         str(row.id): row
-        for row in await all_rows(
-            stack,
+        for row in await stack.rows(
             "assignment",
             """SELECT c.id, c.version, c.state, o.id AS offer_id
                FROM cases c LEFT JOIN offers o ON o.case_id = c.id""",
@@ -346,12 +320,11 @@ async def _count(
     }
     sent = {
         str(row.offer_id)
-        for row in await all_rows(
-            stack, "notification", "SELECT offer_id FROM messages WHERE state = 'sent'"
+        for row in await stack.rows(
+            "notification", "SELECT offer_id FROM messages WHERE state = 'sent'"
         )
     }
-    timing = await _one(
-        stack,
+    (timing,) = await stack.rows(
         "notification",
         """SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms) AS p50,
                   percentile_cont(0.99) WITHIN GROUP (ORDER BY ms) AS p99
@@ -361,8 +334,8 @@ async def _count(
     letters = [
         row.n
         for service in ("intake", "assignment", "notification")
-        for row in await all_rows(
-            stack, service, "SELECT count(*) AS n FROM dead_letters WHERE state = 'parked'"
+        for row in await stack.rows(
+            service, "SELECT count(*) AS n FROM dead_letters WHERE state = 'parked'"
         )
     ]
 

@@ -22,7 +22,7 @@ from aiokafka.errors import KafkaError
 from ops import embedded_postgres
 from ops.processes import ends_with_us, free_port
 from shared import migrations, outbox
-from shared.database import Database
+from shared.database import Database, Row, sql
 from shared.kafka import create_topics
 from shared.settings import Settings
 
@@ -38,6 +38,8 @@ EMBEDDED_BROKER = {
     "JANGKAU_KAFKA_IDEMPOTENCE": "false",
     # An empty poll of it takes its full time even if events arrive meanwhile.
     "JANGKAU_KAFKA_FETCH_MAX_WAIT_MS": "20",
+    # It lets a member that joins wait for half of this.
+    "JANGKAU_KAFKA_SESSION_TIMEOUT_MS": "4000",
 }
 
 Output = Callable[[str, str], None]
@@ -86,6 +88,7 @@ class Stack:
     restarts: dict[str, int] = field(default_factory=dict)
     broker_port: int = 0
     stopping: bool = False
+    _databases: dict[str, Database] = field(default_factory=dict)
 
     def settings(self) -> Settings:
         """The settings as the services see them."""
@@ -105,8 +108,15 @@ class Stack:
         return f"http://127.0.0.1:{self.ports[service]}"
 
     def database(self, service: str) -> Database:
-        """Connections to a service's database; close them."""
-        return Database(self.settings().database_url_of(service), pool_size=2)
+        """Connections to a service's database, closed when the stack stops."""
+        if service not in self._databases:
+            url = self.settings().database_url_of(service)
+            self._databases[service] = Database(url, pool_size=2)
+        return self._databases[service]
+
+    async def rows(self, service: str, query: str) -> list[Row]:
+        """What a service's database answers."""
+        return await self.database(service).statement(sql(query))
 
     async def start_service(self, name: str) -> None:
         """Start one service process; its lines go to ``output``."""
@@ -186,7 +196,6 @@ class Stack:
             database = self.database(name)
             async with database.transaction() as session:
                 again = await outbox.republish_journal(session)
-            await database.close()
             if again:
                 self.output("stack", f"{name}: {again:,} events of the journal go out again")
 
@@ -206,6 +215,8 @@ class Stack:
     async def stop(self) -> None:
         """End everything that was started here."""
         self.stopping = True
+        for database in self._databases.values():
+            await database.close()
         await self.stop_services()
         await self._end([self.processes.pop(name) for name in list(self.processes)])
 

@@ -34,7 +34,7 @@ log = structlog.get_logger("kafka")
 
 TOPIC_ALREADY_EXISTS = 36
 CONNECT_TIMEOUT = timedelta(seconds=10)
-STOP_TIMEOUT = timedelta(seconds=10)
+STOP_TIMEOUT = timedelta(seconds=5)
 
 
 def make_broker(settings: Settings, *, client_id: str) -> KafkaBroker:
@@ -68,8 +68,8 @@ def subscribe(broker: KafkaBroker, consumer: Consumer, settings: Settings) -> An
         fetch_max_wait_ms=settings.kafka_fetch_max_wait_ms,
         auto_offset_reset="earliest",
         ack_policy=AckPolicy.NACK_ON_ERROR,
-        session_timeout_ms=10_000,
-        heartbeat_interval_ms=2_000,
+        session_timeout_ms=settings.kafka_session_timeout_ms,
+        heartbeat_interval_ms=settings.kafka_session_timeout_ms // 5,
         listener=consumer,
         parser=_tolerate_any_header,
         decoder=_decoder(consumer.topic, prefix=settings.topic_prefix),

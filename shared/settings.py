@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     kafka_idempotence: bool = True
     # The embedded broker answers a long poll only at its end, so there it is 20.
     kafka_fetch_max_wait_ms: int = 500
+    # How long a member of a group may be silent before the others take over its partitions.
+    kafka_session_timeout_ms: int = 10_000
     topic_prefix: str = ""
     topic_replication: int = 1
     # How many records one transaction takes at most: a batch of 500 costs little more than one.

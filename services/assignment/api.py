@@ -42,7 +42,9 @@ class VolunteerPage(BaseModel):
 def router(database: Database, *, token: SecretStr | None) -> APIRouter:
     """The routes for the agency; with ``token`` only for whoever shows it."""
 
-    async def agency_only(authorization: Annotated[str, Header(include_in_schema=False)] = "") -> None:
+    async def agency_only(
+        authorization: Annotated[str, Header(include_in_schema=False)] = "",
+    ) -> None:
         if token is None:
             return
         expected = f"Bearer {token.get_secret_value()}"

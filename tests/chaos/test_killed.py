@@ -133,14 +133,12 @@ async def test_a_message_that_the_provider_took_before_the_kill_is_unknown_and_n
                 async with asyncio.timeout(60):
                     while states.get("sent", 0) + states.get("unknown", 0) < len(accepted):
                         await asyncio.sleep(0.2)
-                        rows = await demo.all_rows(
-                            stack,
+                        rows = await stack.rows(
                             "notification",
                             "SELECT state, count(*) AS n FROM messages GROUP BY state",
                         )
                         states = {row.state: row.n for row in rows}
-                offers = await demo.all_rows(
-                    stack,
+                offers = await stack.rows(
                     "assignment",
                     "SELECT count(*) AS n, count(DISTINCT case_id) AS c FROM offers",
                 )
@@ -176,8 +174,7 @@ async def test_all_database_sessions_ended_at_once_lose_nothing() -> None:
         for _ in range(3):
             await asyncio.sleep(0.7)
             for service in SERVICES:
-                await demo.all_rows(
-                    stack,
+                await stack.rows(
                     service,
                     """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                        WHERE datname = current_database() AND pid <> pg_backend_pid()""",
