@@ -7,12 +7,12 @@ statements that work on whole sets, which go straight to asyncpg: a third of the
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
 from sqlalchemy import event
@@ -21,8 +21,6 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, Opera
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
-
-T = TypeVar("T")
 
 # What a database call can raise, beside what is transient anyway (OSError, TimeoutError).
 DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, PoolTimeoutError)
@@ -129,7 +127,10 @@ class Database:
             isolation_level="AUTOCOMMIT",
             pool_size=pool_size,
             max_overflow=0,
+            # The connection used last has its statements prepared and its server process warm.
+            pool_use_lifo=True,
             pool_timeout=10,
+            pool_reset_on_return=None,  # a transaction that was begun here is ended here
             hide_parameters=True,  # they may be personal, and errors are logged
             connect_args={
                 "timeout": 5,
@@ -171,21 +172,6 @@ class Database:
         for work in session.info.get("wakes", ()):
             self.wake(work)
 
-    async def once_more(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        """One transaction around ``work``, and a second one if the server has gone meanwhile.
-
-        The first may have been committed before the answer got lost, so ``work`` must do nothing
-        twice.
-        """
-        try:
-            async with self.transaction() as session:
-                return await work(session)
-        except Exception as error:
-            if not is_transient(error):
-                raise
-        async with self.transaction() as session:
-            return await work(session)
-
     async def statement(
         self, statement: Statement, values: Mapping[str, Any] | None = None
     ) -> list[Row]:
@@ -193,6 +179,21 @@ class Database:
         async with self.engine.connect() as connection:
             raw = (await connection.get_raw_connection()).driver_connection
             return await _fetch(raw, statement, values)
+
+    async def once_more(
+        self, statement: Statement, values: Mapping[str, Any] | None = None
+    ) -> list[Row]:
+        """One statement, and a second time if the server has gone meanwhile.
+
+        The first may have been committed before the answer got lost, so the statement must do
+        nothing twice.
+        """
+        try:
+            return await self.statement(statement, values)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+        return await self.statement(statement, values)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -64,7 +64,7 @@ def subscribe(broker: KafkaBroker, consumer: Consumer, settings: Settings) -> An
         group_id=settings.topic_prefix + consumer.name,
         batch=True,
         max_records=settings.batch_size,
-        batch_timeout_ms=settings.batch_timeout_ms,
+        batch_timeout_ms=10,  # of the first poll only, see _wait_inside_the_poll
         fetch_max_wait_ms=settings.kafka_fetch_max_wait_ms,
         auto_offset_reset="earliest",
         ack_policy=AckPolicy.NACK_ON_ERROR,
@@ -186,6 +186,23 @@ async def _stop(broker: KafkaBroker) -> None:
         log.warning("broker.not_stopped_cleanly", error=repr(error))
 
 
+def _wait_inside_the_poll(client: AIOKafkaConsumer) -> None:
+    """Let a poll return when there is something, and not before.
+
+    After an empty poll FastStream sleeps for as long again (``BatchSubscriber.get_msg`` of 0.7.8),
+    during which events wait. Short polls would buy latency with the CPU of an idle process; a poll
+    that is never empty costs neither. Stopping cancels it.
+    """
+    poll = client.getmany
+
+    async def until_there_is_something(*partitions: Partition, **options: Any) -> Any:
+        while not (records := await poll(*partitions, **{**options, "timeout_ms": 1000})):
+            pass
+        return records
+
+    client.getmany = until_there_is_something
+
+
 class Subscriptions:
     """The consumers of one process, started when Kafka is there and made anew when they stall."""
 
@@ -234,6 +251,7 @@ class Subscriptions:
             raise
         self._broker = broker
         for consumer in self.consumers:
+            _wait_inside_the_poll(consumer.subscriber.consumer)
             consumer.started()
         log.info("consumers.started", consumers=[c.name for c in self.consumers])
 

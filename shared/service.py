@@ -5,6 +5,7 @@ everything it was about to do is in the database.
 """
 
 import asyncio
+import gc
 import os
 import socket
 import threading
@@ -139,6 +140,11 @@ class Service:
         if self.consumers:
             limit = timedelta(seconds=120)
             work.append((self.health.loop("subscriptions", limit), self._subscriptions.run))
+        # What start-up has made stays for good: the collector need not walk through it again, which
+        # at every full collection would hold up everything for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
         running += [
             asyncio.create_task(self._guarded(loop, turn), name=loop.name) for loop, turn in work
         ]

@@ -67,9 +67,6 @@ class Settings(BaseSettings):
     topic_replication: int = 1
     # How many records one transaction takes at most: a batch of 500 costs little more than one.
     batch_size: int = 500
-    # An empty poll costs twice this (FastStream sleeps once more): what it adds to the latency at
-    # most, against the CPU of an idle process.
-    batch_timeout_ms: int = 10
     # This many records in a row that cannot be handled mean that we are broken, not the records.
     max_parked_in_a_row: int = 20
 

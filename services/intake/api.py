@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
-from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -64,16 +63,15 @@ def router(database: Database, *, districts: Mapping[str, District], public_url:
         Repeat a request whose answer got lost with the same ``Idempotency-Key``: it gives the
         same case.
         """
-        # A key of our own makes it safe to try again when the database has blinked.
-        accept = partial(
-            reports.accept,
-            report=new,
-            districts=districts,
-            idempotency_key=idempotency_key or str(uuid7()),
-            traceparent=traceparent_of(traceparent),
-        )
         try:
-            accepted = await database.once_more(accept)
+            accepted = await reports.accept(
+                database,
+                new,
+                districts=districts,
+                # A key of our own makes it safe to try again when the database has blinked.
+                idempotency_key=idempotency_key or str(uuid7()),
+                traceparent=traceparent_of(traceparent),
+            )
         except PlaceError as error:
             raise Problem(422, error.message, errors=[(error.field, error.message)]) from error
         except KeyUsedForAnotherReport as error:

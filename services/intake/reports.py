@@ -13,8 +13,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
 from services.intake.models import CaseState, Report
-from shared import codes, events, outbox
-from shared.database import execute, sql
+from shared import codes, events, outbox, topics
+from shared.database import Database, execute, sql
 from shared.districts import District
 from shared.events import CaseReported, Category, PublicCase, ReportedCase, Urgency
 from shared.phones import PhoneError, e164
@@ -100,29 +100,43 @@ class Accepted:
     code: str
 
 
-_INSERT = sql("""
-    INSERT INTO reports
-        (id, case_id, code, idempotency_key, body_hash, district, category, urgency, people,
-         description, channel, latitude, longitude, approximate, subdistrict, subdistrict_name,
-         village, reporter_name, reporter_phone, reporter_email, drill)
-    VALUES
-        (:id, :case_id, :code, :idempotency_key, :body_hash, :district, :category, :urgency,
-         :people, :description, :channel, :latitude, :longitude, :approximate, :subdistrict,
-         :subdistrict_name, :village, :reporter_name, :reporter_phone, :reporter_email, :drill)
-    ON CONFLICT (idempotency_key) DO NOTHING
-    RETURNING received_at
+# What stands for the moment of receipt in an event until the database's clock has given it.
+_RECEIVED_AT = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+
+# The report and its event in one statement, which is a transaction of its own: all or nothing, in
+# one round trip. The event's times are put in by the database, whose clock is the only one.
+_STORE = sql("""
+    WITH stored AS (
+        INSERT INTO reports
+            (id, case_id, code, idempotency_key, body_hash, district, category, urgency, people,
+             description, channel, latitude, longitude, approximate, subdistrict,
+             subdistrict_name, village, reporter_name, reporter_phone, reporter_email, drill)
+        VALUES
+            (:id, :case_id, :code, :idempotency_key, :body_hash, :district, :category, :urgency,
+             :people, :description, :channel, :latitude, :longitude, :approximate, :subdistrict,
+             :subdistrict_name, :village, :reporter_name, :reporter_phone, :reporter_email, :drill)
+        ON CONFLICT (idempotency_key) DO NOTHING
+        RETURNING case_id, received_at
+    ), published AS (
+        INSERT INTO outbox (event_id, topic, key, payload)
+        SELECT :event_id, :topic, CAST(case_id AS text),
+               replace(:payload, :received_at,
+                       to_char(received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+        FROM stored
+    )
+    SELECT case_id FROM stored
 """)
 
 
 async def accept(
-    session: AsyncSession,
-    *,
+    database: Database,
     report: NewReport,
+    *,
     districts: Mapping[str, District],
     idempotency_key: str,
     traceparent: str | None = None,
 ) -> Accepted:
-    """Store a report and its event in this transaction.
+    """Store a report together with its event.
 
     The same key and body give the same case again.
 
@@ -140,16 +154,29 @@ async def accept(
     )
     accepted = Accepted(case_id=uuid7(), code=codes.random_code())
     body_hash = hashlib.sha256(report.model_dump_json().encode()).hexdigest()
-    stored = await execute(
-        session,
-        _INSERT,
+    event = _event(report, place, accepted, traceparent)
+    stored = await database.once_more(
+        _STORE,
         _row(report, place, accepted)
-        | {"idempotency_key": idempotency_key, "body_hash": body_hash},
+        | {
+            "idempotency_key": idempotency_key,
+            "body_hash": body_hash,
+            "event_id": event.id,
+            "topic": topics.TOPIC_OF[CaseReported].name,
+            "payload": event.to_json(),
+            "received_at": _RECEIVED_AT.isoformat().replace("+00:00", "Z"),
+        },
     )
+    database.wake(outbox.WORK)
     if not stored:
-        return await _accepted_before(session, idempotency_key, body_hash)
-    received_at = stored[0].received_at.astimezone(UTC)
-    event = CaseReported.of(
+        return await _accepted_before(database, idempotency_key, body_hash)
+    return accepted
+
+
+def _event(
+    report: NewReport, place: Place, accepted: Accepted, traceparent: str | None
+) -> CaseReported:
+    event: CaseReported = CaseReported.of(
         ReportedCase(
             code=accepted.code,
             category=report.category,
@@ -157,16 +184,15 @@ async def accept(
             place=_event_place(place),
             people=report.people,
             channel=report.channel,
-            reported_at=received_at,
+            reported_at=_RECEIVED_AT,
         ),
         case_id=accepted.case_id,
         district=place.district,
-        time=received_at,
+        time=_RECEIVED_AT,
         drill=report.drill,
         traceparent=traceparent,
     )
-    await outbox.publish(session, [event])
-    return accepted
+    return event
 
 
 def _row(report: NewReport, place: Place, accepted: Accepted) -> dict[str, Any]:
@@ -207,9 +233,10 @@ def _event_place(place: Place) -> events.Place:
     )
 
 
-async def _accepted_before(session: AsyncSession, key: str, body_hash: str) -> Accepted:
-    query = select(Report).where(col(Report.idempotency_key) == key)
-    first = (await session.exec(query)).one()
+async def _accepted_before(database: Database, key: str, body_hash: str) -> Accepted:
+    async with database.transaction() as session:
+        query = select(Report).where(col(Report.idempotency_key) == key)
+        first = (await session.exec(query)).one()
     if first.body_hash != body_hash:
         raise KeyUsedForAnotherReport
     return Accepted(case_id=first.case_id, code=first.code)

@@ -54,7 +54,7 @@ def arm(point: str, marker: Path) -> None:
         KeyError: there is no such point.
     """
     from services.assignment import offers
-    from services.intake import api, reports
+    from services.intake import api
     from services.notification import delivery
     from services.notification.channels import sandbox, sms
 
@@ -67,7 +67,6 @@ def arm(point: str, marker: Path) -> None:
     points: dict[str, Callable[[], None]] = {
         # The report is stored; the reporter has no answer yet.
         "intake.after_commit": lambda: setattr(api, "Receipt", DyingReceipt),
-        "intake.before_commit": lambda: _kill_after(reports, "accept", marker),
         # Kafka has the events; the outbox does not know.
         "relay.after_publish": lambda: _kill_before(outbox, "mark_published", marker),
         # The effect is stored; Kafka will deliver the events again.

@@ -71,7 +71,6 @@ def nothing_is_lost(result: Result) -> None:
 @pytest.mark.parametrize(
     ("service", "point"),
     [
-        ("intake", "intake.before_commit"),
         ("intake", "intake.after_commit"),
         ("intake", "relay.after_publish"),
         ("assignment", "assignment.before_commit"),
