@@ -9,11 +9,14 @@ READY := $(VENV)/.ready
 
 setup: $(READY)
 
-$(READY): requirements-dev.txt pyproject.toml
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it with PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+
+$(READY): requirements-dev.txt pyproject.toml | $(BIN)/python
+	@echo "Setting up $(VENV) …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -40,7 +43,7 @@ bench: $(READY)  ## figures of this machine, printed as they are measured
 docs: $(READY)  ## write the generated documents anew
 	$(BIN)/python -m ops.documents
 
-requirements: $(READY)  ## pin the dependencies of pyproject.toml anew
+requirements: | $(BIN)/python  ## pin the dependencies of pyproject.toml anew
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
