@@ -169,9 +169,15 @@ class Database:
             assert raw is not None  # noqa: S101 - it is connected
             session = AsyncSession(bind=connection, expire_on_commit=False)
             session.info[_RAW] = raw
-            async with raw.transaction():
-                yield session
-                await session.flush()
+            try:
+                async with raw.transaction():
+                    yield session
+                    await session.flush()
+            except asyncio.CancelledError:
+                # Cancelled just when it begins or ends, a transaction may stay open unnoticed, and
+                # what came after on this connection would be rolled back with it.
+                raw.terminate()
+                raise
         for work in session.info.get("wakes", ()):
             self.wake(work)
 
@@ -204,7 +210,7 @@ class Database:
 
 
 def _only_live_connections(connection: Any, record: Any, proxy: Any) -> None:
-    """Hand out no connection whose server has gone: asyncpg knows, without a round trip."""
+    """Hand out no connection that has gone: asyncpg knows, without a round trip."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError
 

@@ -221,8 +221,8 @@ class Service:
         @router.get("/health/ready")
         async def ready() -> Response:
             try:
-                async with asyncio.timeout(2), self.database.transaction() as session:
-                    await execute(session, sql("SELECT 1"))
+                async with asyncio.timeout(2):
+                    await self.database.statement(sql("SELECT 1"))
             except Exception as error:
                 if not is_transient(error):
                     raise

@@ -1,0 +1,103 @@
+"""The transaction at the edge: all or nothing, whatever happens to the task."""
+
+import asyncio
+import random
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from shared.database import Database, execute, is_transient, sql
+from shared.inbox import InboxRow
+from tests.factories import case_reported
+
+NOW = datetime.now(UTC)
+ADD = sql("INSERT INTO inbox (consumer, event_id) VALUES (:consumer, gen_random_uuid())")
+COUNT = sql("SELECT count(*) AS n FROM inbox WHERE consumer = :consumer")
+
+
+async def count(database: Database, consumer: str) -> int:
+    (row,) = await database.statement(COUNT, {"consumer": consumer})
+    return int(row.n)
+
+
+async def test_a_transaction_that_raises_leaves_nothing(intake_database: Database) -> None:
+    with pytest.raises(RuntimeError):
+        async with intake_database.transaction() as session:
+            await execute(session, ADD, {"consumer": "a"})
+            session.add(InboxRow(consumer="a", event_id=case_reported().id, handled_at=NOW))
+            await session.flush()
+            raise RuntimeError
+    assert await count(intake_database, "a") == 0
+
+
+async def test_objects_and_statements_are_committed_together(intake_database: Database) -> None:
+    async with intake_database.transaction() as session:
+        await execute(session, ADD, {"consumer": "a"})
+        session.add(InboxRow(consumer="a", event_id=case_reported().id, handled_at=NOW))
+    assert await count(intake_database, "a") == 2
+
+
+async def test_an_object_that_the_database_refuses_takes_the_statements_with_it(
+    intake_database: Database,
+) -> None:
+    event_id = case_reported().id
+    with pytest.raises(IntegrityError):
+        async with intake_database.transaction() as session:
+            await execute(session, ADD, {"consumer": "a"})
+            session.add(InboxRow(consumer="a", event_id=event_id, handled_at=NOW))
+            await session.flush()
+            session.expunge_all()
+            session.add(InboxRow(consumer="a", event_id=event_id, handled_at=NOW))
+    assert await count(intake_database, "a") == 0
+
+
+async def test_a_task_cancelled_at_any_moment_leaves_no_open_transaction(
+    intake_database: Database,
+) -> None:
+    rng = random.Random(7)
+
+    async def work() -> None:
+        async with intake_database.transaction() as session:
+            await execute(session, ADD, {"consumer": "cancelled"})
+            await execute(session, sql("SELECT pg_sleep(0.001)"))
+
+    for _ in range(150):
+        task = asyncio.create_task(work())
+        await asyncio.sleep(rng.uniform(0, 0.006))
+        task.cancel()
+        await asyncio.wait([task])
+        # What is stored next must not hang on a transaction that somebody has left behind.
+        await intake_database.statement(ADD, {"consumer": "next"})
+    await intake_database.engine.dispose()
+    assert await count(intake_database, "next") == 150
+
+
+async def test_connections_of_a_restarted_server_are_not_handed_out(
+    intake_database: Database,
+) -> None:
+    async def hold() -> None:
+        async with intake_database.transaction() as session:
+            await execute(session, sql("SELECT pg_sleep(0.05)"))
+
+    await asyncio.gather(*(hold() for _ in range(5)))
+    other = Database(intake_database.engine.url, pool_size=1)
+    await other.statement(
+        sql("""
+            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()
+        """)
+    )
+    await other.close()
+    await asyncio.sleep(0.1)
+    for _ in range(8):
+        assert await count(intake_database, "anybody") == 0
+
+
+async def test_an_error_that_passes_is_told_from_one_that_stays(intake_database: Database) -> None:
+    with pytest.raises(Exception, match="division by zero") as stays:
+        await intake_database.statement(sql("SELECT 1 / 0"))
+    assert not is_transient(stays.value)
+    with pytest.raises(Exception, match="terminating connection") as passes:
+        await intake_database.statement(sql("SELECT pg_terminate_backend(pg_backend_pid())"))
+    assert is_transient(passes.value)
