@@ -1,0 +1,71 @@
+"""The demo plays a file of reports and counts; its JSON is what scripts read."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests import servers
+
+PROJECT = Path(__file__).parents[2]
+TRIAL_DATA = PROJECT.parent / "shared" / "data" / "la311-2018-homeless.csv"
+
+REPORTS = """reported_at,latitude,longitude,type,channel,area
+2018-01-01T00:15:17,34.0802659459,-118.217726077,Homeless Encampment,Mobile App,LINCOLN HEIGHTS
+2018-01-01T01:21:40,34.0843686726,-118.222055625,Homeless Encampment,Self Service,CYPRESS PARK
+2018-01-01T02:21:40,34.0843,-118.2221,Bulky Items,,CYPRESS PARK
+"""
+
+
+async def demo(file: Path) -> dict[str, object]:
+    """What `jangkau demo --reports FILE --json` prints."""
+    async with servers.for_a_stack(run=f"demo{uuid4().hex[:8]}"):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "ops.cli", "demo", "--reports", str(file), "--json",
+            cwd=PROJECT, env=os.environ,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    printed: dict[str, object] = json.loads(out)
+    return printed
+
+
+def nothing_is_lost(found: dict[str, object], reports: int) -> None:
+    assert found["reports"] == found["cases"] == reports
+    assert (found["lost"], found["dead_letters"], found["escalated"]) == (0, 0, 0)
+    assert int(str(found["offers"])) + int(str(found["waiting"])) == reports
+    assert found["messages_sent"] == found["offers"]
+
+
+async def test_any_file_of_reports_can_be_played(tmp_path: Path) -> None:
+    file = tmp_path / "reports.csv"
+    file.write_text(REPORTS, encoding="utf-8")
+    found = await demo(file)
+    nothing_is_lost(found, 3)
+    assert found["broker"] in ("embedded", "given")
+    latency = found["report_to_message_ms"]
+    assert isinstance(latency, dict)
+    assert 0 < latency["p50"] <= latency["p99"]
+
+
+@pytest.mark.skipif(not TRIAL_DATA.exists(), reason="the real reports are not beside the project")
+async def test_real_reports_of_another_city_all_become_messages() -> None:
+    nothing_is_lost(await demo(TRIAL_DATA), 250)
+
+
+async def test_a_broken_file_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "reports.csv"
+    file.write_text(REPORTS + "yesterday,34.1,-118.2,Homeless,,X\n", encoding="utf-8")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ops.cli", "demo", "--reports", str(file), "--json",
+        cwd=PROJECT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert process.returncode == 1
+    assert out == b""
+    assert "line 5" in err.decode()
