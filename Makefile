@@ -13,7 +13,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it with PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
-		{ echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+		{ rm -rf $(VENV); echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 
 $(READY): requirements-dev.txt pyproject.toml | $(BIN)/python
 	@echo "Setting up $(VENV) …"

@@ -24,7 +24,8 @@ import psutil
 
 from ops import apache_kafka
 from ops.demo import Result, demo
-from ops.embedded import SERVICES, Stack
+from ops.embedded import Stack
+from shared.settings import SERVICES
 
 # Around the centres of Bangka Tengah, so that matching has real distances to compare.
 CENTRES = [(-2.493, 106.408), (-2.17, 106.14), (-2.385, 105.975), (-2.27, 106.06), (-2.30, 106.19)]

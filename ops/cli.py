@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from shared.settings import SERVICES
+
 if TYPE_CHECKING:
     from ops.demo import Result
     from ops.embedded import Stack
@@ -35,7 +37,6 @@ out = Console()
 err = Console(stderr=True)
 T = TypeVar("T")
 
-SERVICES = ("intake", "assignment", "notification")
 COLOURS = {"intake": "cyan", "assignment": "magenta", "notification": "green", "stack": "yellow"}
 
 
@@ -52,13 +53,14 @@ def fail(message: str, *, code: int = 1) -> "typer.Exit":
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run until done; Ctrl-C and SIGTERM end it by way of its own clean-up."""
+    from aiokafka.errors import KafkaError
     from alembic.util.exc import CommandError
     from pydantic import ValidationError
 
     from ops.embedded import StackError
     from ops.embedded_postgres import PostgresError
     from ops.synthetic import BrokenReports
-    from shared.database import is_transient
+    from shared.database import DATABASE_ERRORS, brief, is_transient
     from shared.districts import DistrictError
 
     async def until_told() -> T:
@@ -76,9 +78,14 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         raise fail(str(error)) from None
     except ValidationError as error:
         raise fail("; ".join(problem["msg"] for problem in error.errors())) from None
-    except Exception as error:
-        if not is_transient(error):
-            raise
+    except (KafkaError, *DATABASE_ERRORS, OSError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise fail(f"{error.filename}: {error.strerror}") from None
+        if not is_transient(error) and not isinstance(error, KafkaError):
+            raise fail(
+                f"The database refuses ({brief(error)}): wrong password, no database, or no "
+                "tables yet? `jangkau migrate` makes the last two."
+            ) from None
         raise fail(
             f"The database or Kafka does not answer ({type(error).__name__}). Is the system up? "
             "Start it with `jangkau up`, or set DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS."
@@ -228,7 +235,12 @@ def _remember(stack: "Stack") -> None:
 def use_running_stack() -> None:
     """Talk to the stack of `jangkau up`, unless the environment names other servers."""
     file = Path(__file__).parents[1] / ".jangkau" / "environment.json"
-    named = ("DATABASE_URL", "JANGKAU_DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
+    named = (
+        "DATABASE_URL",
+        "JANGKAU_DATABASE_URL",
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "JANGKAU_KAFKA_BOOTSTRAP_SERVERS",
+    )
     commands = ("status", "volunteers", "dead-letters", "migrate", "topics", "republish")
     if any(name in commands for name in sys.argv[1:2]) and not any(n in os.environ for n in named):
         try:

@@ -21,6 +21,7 @@ from services.assignment import volunteers
 from shared import topics
 from shared.database import is_transient
 from shared.districts import load_districts
+from shared.settings import SERVICES
 
 SAMPLE_DISTRICT = "19.04"
 SAMPLE = PROJECT / "districts" / SAMPLE_DISTRICT / "reports.csv"
@@ -76,6 +77,7 @@ class Progress:
     offers: int = 0
     messages: int = 0
     waiting: int = 0
+    versions: int = 0
 
 
 Watcher = Callable[[Progress], None]
@@ -165,12 +167,13 @@ async def observe(stack: Stack, progress: Progress) -> None:
             "assignment",
             """SELECT (SELECT count(*) FROM cases) AS cases,
                       (SELECT count(*) FROM offers) AS offers,
-                      (SELECT count(*) FROM cases WHERE state = 'waiting') AS waiting""",
+                      (SELECT count(*) FROM cases WHERE state = 'waiting') AS waiting,
+                      (SELECT coalesce(sum(version), 0) FROM cases) AS versions""",
         ),
         stack.rows("notification", "SELECT count(*) AS n FROM messages WHERE state = 'sent'"),
     )
     progress.cases, progress.offers, progress.waiting = cases.cases, cases.offers, cases.waiting
-    progress.messages = messages.n
+    progress.messages, progress.versions = messages.n, cases.versions
 
 
 async def import_volunteers(stack: Stack, file: Path, code: str) -> int:
@@ -288,7 +291,7 @@ async def _settle(
             and progress.cases == len(accepted)
             and progress.offers + progress.waiting >= progress.cases
             and progress.messages >= progress.offers
-            and len(feed.versions) >= progress.cases
+            and sum(map(len, feed.versions.values())) >= progress.versions
         ):
             return
         now = (*vars(progress).values(), len(feed.versions))
@@ -318,12 +321,14 @@ async def _count(
                FROM cases c LEFT JOIN offers o ON o.case_id = c.id""",
         )
     }
-    sent = {
+    sent = [
         str(row.offer_id)
         for row in await stack.rows(
             "notification", "SELECT offer_id FROM messages WHERE state = 'sent'"
         )
-    }
+    ]
+    told = set(sent)
+    (offers,) = await stack.rows("assignment", "SELECT count(*) AS n FROM offers")
     (timing,) = await stack.rows(
         "notification",
         """SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms) AS p50,
@@ -333,7 +338,7 @@ async def _count(
     )
     letters = [
         row.n
-        for service in ("intake", "assignment", "notification")
+        for service in SERVICES
         for row in await stack.rows(
             service, "SELECT count(*) AS n FROM dead_letters WHERE state = 'parked'"
         )
@@ -343,7 +348,7 @@ async def _count(
         case = cases.get(case_id)
         if case is None or case_id not in reports or not feed.complete(case_id, case.version):
             return False
-        return case.state == "waiting" or (case.offer_id and str(case.offer_id) in sent)
+        return case.state == "waiting" or (case.offer_id and str(case.offer_id) in told)
 
     missing = [case_id for case_id in accepted.values() if not arrived(case_id)]
     return Result(
@@ -352,7 +357,7 @@ async def _count(
         accepted=len(accepted),
         refused=len(refused),
         cases=len(cases),
-        offers=sum(case.offer_id is not None for case in cases.values()),
+        offers=offers.n,
         messages_sent=len(sent),
         waiting=sum(case.state == "waiting" for case in cases.values()),
         escalated=sum(case.state == "escalated" for case in cases.values()),

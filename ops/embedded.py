@@ -24,12 +24,11 @@ from ops.processes import ends_with_us, free_port
 from shared import migrations, outbox
 from shared.database import Database, Row, sql
 from shared.kafka import create_topics
-from shared.settings import Settings
+from shared.settings import SERVICES, Settings
 
 log = structlog.get_logger("embedded")
 
 PROJECT = Path(__file__).parents[1]
-SERVICES = ("intake", "assignment", "notification")
 PORTS = {"intake": 8001, "assignment": 8002, "notification": 8003}
 READY_WITHIN_S = 60
 STOP_WITHIN_S = 8

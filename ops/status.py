@@ -10,15 +10,15 @@ from aiokafka.errors import KafkaError
 from shared import dead_letters, instances, outbox, topics
 from shared.database import Database, execute, is_transient, sql
 from shared.kafka import Lag, lag_of
-from shared.settings import Settings
+from shared.settings import SERVICES, Settings
 from shared.topics import Topic
 
-SERVICES = ("intake", "assignment", "notification")
 # Every queue of the system: which group reads which topic.
-QUEUES: tuple[tuple[str, Topic], ...] = (
-    ("assignment.intake-cases", topics.INTAKE_CASES),
-    ("notification.assignment-offers", topics.ASSIGNMENT_OFFERS),
-    ("intake.public-cases", topics.PUBLIC_CASES),
+QUEUES = tuple(
+    (topics.group_of(service, topic), topic)
+    for topic in topics.ALL
+    for service in topic.read_by
+    if service in SERVICES
 )
 
 

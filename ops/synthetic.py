@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ DISTRICT = "99.01"
 # often taken.
 REPORTS_PER_VOLUNTEER = 2
 CAPACITY = 3
+# Reports of one area may lie far apart: none of a file is outside the district made for it.
+REACH_KM = 1000
 # About one kilometre.
 SPREAD_DEGREES = 0.01
 
@@ -44,16 +47,19 @@ def read_reports(file: Path) -> list[PlannedReport]:
     Raises:
         BrokenReports: a line is broken; it names the line.
     """
-    planned = []
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        if "reported_at" not in (reader.fieldnames or []):
-            raise BrokenReports(f"{file.name}: line 1: the column reported_at is missing")
-        for row in reader:
-            try:
+    planned: list[PlannedReport] = []
+    line = 1
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines)
+            if "reported_at" not in (reader.fieldnames or []):
+                raise BrokenReports(f"{file.name}: line 1: the column reported_at is missing")
+            for row in reader:
+                line = reader.line_num
                 planned.append(_planned(row))
-            except (ValueError, TypeError) as error:
-                raise BrokenReports(f"{file.name}: line {reader.line_num}: {error}") from error
+    except (ValueError, TypeError, csv.Error) as error:
+        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+        raise BrokenReports(f"{file.name}: line {line}: {reason}") from error
     if not planned:
         raise BrokenReports(f"{file.name}: there is no report in it")
     return sorted(planned, key=lambda report: report.at.timestamp())
@@ -63,6 +69,8 @@ def _planned(row: dict[str, str]) -> PlannedReport:
     place: dict[str, Any] = {}
     if row.get("latitude") and row.get("longitude"):
         place = {"latitude": float(row["latitude"]), "longitude": float(row["longitude"])}
+        if not all(map(math.isfinite, place.values())):
+            raise ValueError("its position is not a number")
     place |= {key: row[key] for key in ("village", "subdistrict") if row.get(key)}
     if not place:
         raise ValueError("it has neither a position nor a place name")
@@ -74,7 +82,7 @@ def _planned(row: dict[str, str]) -> PlannedReport:
     for key in ("description", "urgency"):
         if row.get(key):
             body[key] = row[key]
-    body["area"] = (row.get("area") or "").strip() or "Unnamed"
+    body["area"] = (row.get("area") or "").strip()[:100] or "Unnamed"
     return PlannedReport(datetime.fromisoformat(row["reported_at"]), body)
 
 
@@ -86,7 +94,15 @@ def _category(kind: str) -> str:
 
 
 def make_district(reports: Sequence[PlannedReport], folder: Path, *, seed: int = 1904) -> Path:
-    """Write a district for these reports into ``folder``; returns its volunteers file."""
+    """Write a district for these reports into ``folder``; returns its volunteers file.
+
+    Raises:
+        BrokenReports: a report has no position, around which volunteers could be made.
+    """
+    if any("latitude" not in report.body["place"] for report in reports):
+        raise BrokenReports(
+            "Each report needs latitude and longitude, as the volunteers are made around them."
+        )
     rng = random.Random(seed)  # noqa: S311 - invented volunteers, the same at each run
     areas: dict[str, list[dict[str, float]]] = defaultdict(list)
     for report in reports:
@@ -119,13 +135,14 @@ def make_district(reports: Sequence[PlannedReport], folder: Path, *, seed: int =
 def _places(areas: dict[str, list[dict[str, float]]]) -> str:
     lines = [
         f'code = "{DISTRICT}"', 'name = "Synthetic district"', 'province = "None"',
-        'timezone = "Asia/Jakarta"', "reach_km = 100",
+        'timezone = "Asia/Jakarta"', f"reach_km = {REACH_KM}",
     ]  # fmt: skip
     for number, (area, places) in enumerate(sorted(areas.items()), start=1):
         latitude = sum(place["latitude"] for place in places) / len(places)
         longitude = sum(place["longitude"] for place in places) / len(places)
         lines += [
-            "[[subdistricts]]", f'code = "{DISTRICT}.{number:03}"', f"name = {json.dumps(area)}",
+            "[[subdistricts]]", f'code = "{DISTRICT}.{number:03}"',
+            f"name = {json.dumps(area, ensure_ascii=False)}",
             f"latitude = {latitude:.6f}", f"longitude = {longitude:.6f}", "radius_km = 10",
         ]  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ from aiokafka import TopicPartition as Partition
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from shared import dead_letters, inbox
-from shared.database import Database, is_transient
+from shared.database import Database, brief, is_transient
 from shared.dead_letters import DeadLetter
 from shared.events import Event
 from shared.telemetry import (
@@ -38,7 +38,7 @@ STOPPED_PAUSE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
-class Delivery:
+class Received:
     """One Kafka record, decoded (``event``) or found undecodable (``problem``)."""
 
     event: Event[Any] | None
@@ -102,7 +102,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._failures = 0
         self._last_progress = time.monotonic()
 
-    async def handle_batch(self, deliveries: list[Delivery]) -> None:
+    async def handle_batch(self, received: list[Received]) -> None:
         """Handle what one poll brought. Raising keeps the offset where it was."""
         self._last_progress = time.monotonic()
         if self.stopped:
@@ -110,7 +110,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             raise TooManyParked(self.problem)
         try:
             with BATCH_SECONDS.labels(self.name).time():
-                await self._handle(deliveries)
+                await self._handle(received)
         except Exception as error:
             if is_transient(error):
                 await self._pause(error)
@@ -119,45 +119,45 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._last_progress = time.monotonic()
         self._failures = 0
 
-    async def _handle(self, deliveries: list[Delivery]) -> None:
-        if all(delivery.event is not None for delivery in deliveries):
+    async def _handle(self, received: list[Received]) -> None:
+        if all(one.event is not None for one in received):
             try:
-                await self._in_one_transaction([d.event for d in deliveries if d.event])
+                await self._in_one_transaction([d.event for d in received if d.event])
             except Exception as error:
                 if is_transient(error):
                     raise
                 log.warning(
-                    "batch.split", consumer=self.name, size=len(deliveries), error=repr(error)[:300]
+                    "batch.split", consumer=self.name, size=len(received), error=brief(error)
                 )
             else:
                 self.parked_in_a_row = 0
                 return
-        for delivery in deliveries:
-            await self._handle_alone(delivery)
+        for one in received:
+            await self._handle_alone(one)
 
-    async def _handle_alone(self, delivery: Delivery) -> None:
+    async def _handle_alone(self, one: Received) -> None:
         """One record in a transaction of its own; parked if it can never succeed."""
         if self.stopped:
             raise TooManyParked(self.problem)
         try:
-            if delivery.event is None:
-                raise delivery.problem or UndecodableRecord("no event")
-            await self._in_one_transaction([delivery.event])
+            if one.event is None:
+                raise one.problem or UndecodableRecord("no event")
+            await self._in_one_transaction([one.event])
         except Exception as error:
             if is_transient(error):
                 raise
             async with self.database.transaction() as session:
-                fresh = await dead_letters.park(session, delivery.letter(self.name, error))
+                fresh = await dead_letters.park(session, one.letter(self.name, error))
             # One that was parked before says nothing new; else a restart would stop at the same
             # records again, even when a person has discarded them.
             self.parked_in_a_row += fresh
             log.error(
                 "record.parked",
                 consumer=self.name,
-                topic=delivery.topic,
-                partition=delivery.partition,
-                offset=delivery.offset,
-                record=delivery.record_id,
+                topic=one.topic,
+                partition=one.partition,
+                offset=one.offset,
+                record=one.record_id,
                 error=type(error).__name__,
             )
         else:
@@ -186,9 +186,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._failures += 1
         longest = min(0.1 * 2 ** min(self._failures, 10), LONGEST_PAUSE.total_seconds())
         BATCH_RETRIES.labels(self.name).inc()
-        log.warning(
-            "batch.retry", consumer=self.name, failures=self._failures, error=repr(error)[:300]
-        )
+        log.warning("batch.retry", consumer=self.name, failures=self._failures, error=brief(error))
         await asyncio.sleep(longest * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
 
     @property

@@ -32,6 +32,9 @@ TRANSIENT_CLASSES = ("08", "40", "53", "55", "57", "58")
 READ_ONLY_TRANSACTION = "25006"  # a standby that is about to be promoted
 IDLE_IN_TRANSACTION_TIMEOUT = "25P03"
 
+COMMAND_TIMEOUT_S = 30.0
+NO_LIMIT_S = 86_400.0
+
 _RAW = "asyncpg connection"
 
 
@@ -50,6 +53,15 @@ def is_transient(error: BaseException) -> bool:
         return _passes(error.sqlstate)
     # asyncpg's word for a connection that has gone; its other InterfaceErrors are our mistakes.
     return isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+
+
+def brief(error: BaseException) -> str:
+    """An error in a few words for a log line, without values: they may be personal."""
+    cause = getattr(error, "orig", None) or error
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate:
+        return f"{type(cause).__name__} {sqlstate}"
+    return repr(error)[:200] if isinstance(error, OSError) else type(error).__name__
 
 
 def _passes(sqlstate: str | None) -> bool:
@@ -99,17 +111,33 @@ def sql(text: str) -> Statement:
 
 
 async def execute(
-    session: AsyncSession, statement: Statement, values: Mapping[str, Any] | None = None
+    session: AsyncSession,
+    statement: Statement,
+    values: Mapping[str, Any] | None = None,
+    *,
+    timeout_s: float | None = COMMAND_TIMEOUT_S,
 ) -> list[Row]:
-    """Run SQL within the session's transaction, past the ORM; returns its rows."""
-    return await _fetch(session.info[_RAW], statement, values)
+    """Run SQL within the session's transaction, past the ORM; returns its rows.
+
+    Raises:
+        TimeoutError: it took longer than ``timeout_s`` seconds (None waits for ever).
+    """
+    return await _fetch(session.info[_RAW], statement, values, timeout_s=timeout_s)
 
 
 async def _fetch(
-    connection: Any, statement: Statement, values: Mapping[str, Any] | None
+    connection: Any,
+    statement: Statement,
+    values: Mapping[str, Any] | None,
+    *,
+    timeout_s: float | None = COMMAND_TIMEOUT_S,
 ) -> list[Row]:
     arguments = statement.arguments(values)
-    rows: list[Row] = await connection.fetch(statement.numbered, *arguments, record_class=Row)
+    # asyncpg takes None for the connection's own limit, so that no limit is a very high one.
+    limit = NO_LIMIT_S if timeout_s is None else timeout_s
+    rows: list[Row] = await connection.fetch(
+        statement.numbered, *arguments, timeout=limit, record_class=Row
+    )
     return rows
 
 
@@ -134,7 +162,7 @@ class Database:
             hide_parameters=True,  # they may be personal, and errors are logged
             connect_args={
                 "timeout": 5,
-                "command_timeout": 30,
+                "command_timeout": COMMAND_TIMEOUT_S,
                 "server_settings": {
                     "application_name": application,
                     # A process that was stopped in the middle must not hold its locks for ever.
@@ -210,8 +238,9 @@ class Database:
 
 
 def _only_live_connections(connection: Any, record: Any, proxy: Any) -> None:
-    """Hand out no connection that has gone: asyncpg knows, without a round trip."""
-    if connection.driver_connection.is_closed():
+    """Hand out no connection that has gone or is in a transaction: asyncpg knows both."""
+    raw = connection.driver_connection
+    if raw.is_closed() or raw.is_in_transaction():
         raise DisconnectionError
 
 

@@ -7,7 +7,7 @@ a redelivery after a fix) its letter is resolved by itself.
 
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
@@ -29,6 +29,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from shared import outbox, topics
 from shared.database import execute, sql, wakes
 from shared.telemetry import EVENTS_PARKED
+
+# Kafka refuses records above 1 MiB, and one that is refused would block the outbox behind it.
+LARGEST_PAYLOAD = 900_000
 
 
 class LetterState(StrEnum):
@@ -159,6 +162,11 @@ async def replay(session: AsyncSession, letter: DeadLetter, *, payload: str | No
         NotReplayable: it is still no event of its topic, and says why.
     """
     raw = letter.payload if payload is None else payload.encode()
+    if len(raw or b"") > LARGEST_PAYLOAD:
+        raise NotReplayable(
+            f"Dead letter {letter.id} has {len(raw or b''):,} bytes; Kafka takes "
+            f"{LARGEST_PAYLOAD:,}."
+        )
     try:
         event = topics.named(letter.topic).decode(raw)
     except topics.UndecodableRecord as error:
@@ -201,6 +209,19 @@ async def discard(session: AsyncSession, letter: DeadLetter) -> None:
         )
     letter.state = LetterState.DISCARDED
     session.add(letter)
+
+
+async def purge(session: AsyncSession, *, older_than: timedelta) -> None:
+    """Delete letters that are done: they hold what came, and that may be personal."""
+    await execute(
+        session,
+        sql("""
+            DELETE FROM dead_letters
+            WHERE state IN ('resolved', 'discarded')
+              AND last_failed_at < now() - CAST(:age AS interval)
+        """),
+        {"age": older_than},
+    )
 
 
 async def open_per_consumer(session: AsyncSession) -> dict[str, int]:

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.database import DATABASE_ERRORS, is_transient
+from shared.database import DATABASE_ERRORS, brief, is_transient
 
 log = structlog.get_logger("http")
 
@@ -161,7 +161,7 @@ def install(app: FastAPI) -> None:
     async def away(request: Request, error: Exception) -> Response:
         if not is_transient(error):
             raise error
-        log.warning("request.refused", path=request.url.path, error=repr(error)[:300])
+        log.warning("request.refused", path=request.url.path, error=brief(error))
         return Problem(
             503, "We cannot store anything right now. Please try again in a few seconds."
         ).response()

@@ -22,7 +22,7 @@ from faststream.kafka import KafkaBroker
 from faststream.message import StreamMessage
 
 from shared import topics
-from shared.consume import Consumer, Delivery
+from shared.consume import Consumer, Received
 from shared.dead_letters import fingerprint
 from shared.events import CONTENT_TYPE
 from shared.health import Loop
@@ -95,13 +95,13 @@ def _with_readable_headers(record: ConsumerRecord) -> ConsumerRecord:
 
 
 def _decoder(topic: Topic, *, prefix: str) -> Any:
-    async def decode(message: StreamMessage[tuple[ConsumerRecord, ...]]) -> list[Delivery]:
-        return [_delivery(record, topic, prefix=prefix) for record in message.raw_message]
+    async def decode(message: StreamMessage[tuple[ConsumerRecord, ...]]) -> list[Received]:
+        return [_received(record, topic, prefix=prefix) for record in message.raw_message]
 
     return decode
 
 
-def _delivery(record: ConsumerRecord, topic: Topic, *, prefix: str) -> Delivery:
+def _received(record: ConsumerRecord, topic: Topic, *, prefix: str) -> Received:
     event, problem = None, None
     try:
         event = topic.decode(record.value)
@@ -109,7 +109,7 @@ def _delivery(record: ConsumerRecord, topic: Topic, *, prefix: str) -> Delivery:
         problem = error
     name = record.topic.removeprefix(prefix)
     payload = record.value or b""
-    return Delivery(
+    return Received(
         event=event,
         problem=problem,
         record_id=str(event.id)
@@ -270,8 +270,8 @@ async def create_topics(settings: Settings) -> list[str]:
         KafkaError: Kafka refused one, for example because there are fewer brokers than replicas.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
-    await admin.start()
     try:
+        await admin.start()
         wanted = [
             NewTopic(
                 settings.topic_prefix + topic.name,
@@ -309,7 +309,6 @@ class Lag:
     topic: str
     events: int
     seconds: float
-    consumers: int = 0
 
 
 async def lag_of(
@@ -329,8 +328,8 @@ async def lag_of(
     )
     name = settings.topic_prefix + topic.name
     async with asyncio.timeout(timeout.total_seconds()):
-        await reader.start()
         try:
+            await reader.start()
             partitions = [Partition(name, number) for number in range(topic.partitions)]
             reader.assign(partitions)
             ends = await reader.end_offsets(partitions)

@@ -113,6 +113,14 @@ _PUBLISHED = sql("""
 """)
 
 
+# The journal of the public feed is kept for good, so this may take long; ages begin anew.
+_REPUBLISH = sql("""
+    WITH again AS (
+        UPDATE outbox SET published_at = NULL, created_at = now()
+        WHERE published_at IS NOT NULL RETURNING 1
+    )
+    SELECT count(*) AS n FROM again
+""")
 _PURGE = sql("""
     DELETE FROM outbox
     WHERE topic = :topic AND published_at < now() - CAST(:age AS interval)
@@ -178,12 +186,9 @@ async def republish_journal(session: AsyncSession) -> int:
 
     For a Kafka that has lost its records. Subscribers drop by event id what they have handled.
     """
-    again = await execute(
-        session,
-        sql("UPDATE outbox SET published_at = NULL WHERE published_at IS NOT NULL RETURNING 1"),
-    )
+    (again,) = await execute(session, _REPUBLISH, timeout_s=None)
     wakes(session, WORK)
-    return len(again)
+    return int(again.n)
 
 
 async def purge_journal(session: AsyncSession) -> None:

@@ -22,9 +22,9 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from shared import dead_letters, errors, inbox, instances, outbox
+from shared import dead_letters, errors, inbox, instances, outbox, topics
 from shared.consume import Consumer, Handler
-from shared.database import Database, execute, is_transient, sql
+from shared.database import Database, brief, execute, is_transient, sql
 from shared.health import Health, Loop
 from shared.kafka import Publisher, Subscriptions
 from shared.settings import Settings
@@ -74,10 +74,10 @@ class Service:
         self.loop("purge", self._purge, limit=PURGE_EVERY * 2)
         self._instance = instance
 
-    def consume(self, topic: Topic, handler: Handler, *, name: str) -> None:
+    def consume(self, topic: Topic, handler: Handler) -> None:
         """Let ``handler`` handle the events of ``topic``, each once."""
         consumer = Consumer(
-            f"{self.name}.{name}",
+            topics.group_of(self.name, topic),
             topic,
             handler,
             database=self.database,
@@ -168,7 +168,7 @@ class Service:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                log.warning("database.away", error=repr(error)[:300])
+                log.warning("database.away", error=brief(error))
                 for loop in self.health.loops:
                     loop.beat()
                 await asyncio.sleep(1)
@@ -187,7 +187,7 @@ class Service:
                     self.stop()
                     return
                 failures += 1
-                log.warning("loop.retry", loop=loop.name, error=repr(error)[:300])
+                log.warning("loop.retry", loop=loop.name, error=brief(error))
                 await asyncio.sleep(min(0.2 * 2 ** min(failures, 5), 5))
 
     def watch(self) -> None:
@@ -264,6 +264,7 @@ class Service:
                 await inbox.purge(
                     session, older_than=timedelta(days=self.settings.inbox_retention_days)
                 )
+                await dead_letters.purge(session, older_than=topics.WEEK)
                 await instances.purge(session)
             await asyncio.sleep(PURGE_EVERY.total_seconds())
 

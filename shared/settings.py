@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from sqlalchemy.engine import URL, make_url
 
 PREFIX = "JANGKAU_"
+SERVICES = ("intake", "assignment", "notification")
 DEVELOPMENT_SECRET_MARK = "development"  # noqa: S105 - the mark by which a default secret is known
 
 

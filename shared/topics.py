@@ -103,6 +103,11 @@ ALL = (INTAKE_CASES, ASSIGNMENT_OFFERS, PUBLIC_CASES)
 TOPIC_OF = {event: topic for topic in ALL for event in topic.events}
 
 
+def group_of(service: str, topic: Topic) -> str:
+    """The consumer group, and the key in the inbox, of a service that reads a topic."""
+    return f"{service}.{topic.name.replace('.', '-')}"
+
+
 def named(name: str) -> Topic:
     """The topic of this name.
 

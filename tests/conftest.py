@@ -17,11 +17,10 @@ from services.notification.settings import NotificationSettings
 from shared.database import Database
 from shared.districts import District, load_districts
 from shared.kafka import create_topics
-from shared.settings import Settings
+from shared.settings import SERVICES, Settings
 from tests import servers
 from tests.servers import PROJECT, Databases
 
-SERVICES = ("intake", "assignment", "notification")
 SAMPLE_DISTRICT = "19.04"
 _OF_KIND: Mapping[type[Settings], tuple[str, ...]] = {
     IntakeSettings: ("intake",),

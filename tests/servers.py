@@ -25,6 +25,7 @@ from sqlalchemy.engine import URL, make_url
 from ops import embedded, embedded_postgres
 from ops.processes import free_port
 from shared import migrations, topics
+from shared.settings import SERVICES
 
 PROJECT = Path(__file__).parents[1]
 READY_WITHIN_S = 120
@@ -256,6 +257,6 @@ async def for_a_stack(*, run: str) -> AsyncIterator[None]:
             await delete_topics(brokers, prefix=f"{run}.")
         if url := os.environ.get("DATABASE_URL"):
             made = Databases(url.rpartition("/")[0], run)
-            for service in embedded.SERVICES:
+            for service in SERVICES:
                 name = f"jangkau_{run}_{service}"
                 await made.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')

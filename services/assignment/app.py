@@ -29,7 +29,7 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
     )
     sweep = handlers.Sweep(service.database, districts=districts, every_s=settings.sweep_seconds)
     service.routers = [api.router(service.database, token=settings.agency_token)]
-    service.consume(topics.INTAKE_CASES, handlers.on_intake_cases(districts), name="intake-cases")
+    service.consume(topics.INTAKE_CASES, handlers.on_intake_cases(districts))
     service.loop("sweep", sweep.run)
     service.measures = [measure_cases]
     return service

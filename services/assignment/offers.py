@@ -33,10 +33,22 @@ from shared.events import (
 SWEEP_SIZE = 200
 
 
+class UnknownDistrict(LookupError):
+    """A case of a district that has no folder here."""
+
+
 async def open_cases(
     session: AsyncSession, reports: Sequence[CaseReported], *, districts: Mapping[str, District]
 ) -> None:
-    """Open a case for each report and look for a volunteer at once."""
+    """Open a case for each report and look for a volunteer at once.
+
+    Raises:
+        UnknownDistrict: one of them is of a district that this service does not know.
+    """
+    for report in reports:
+        if report.district not in districts:
+            known = ", ".join(districts)
+            raise UnknownDistrict(f"District {report.district} is not known; known are {known}.")
     cases = await _insert_cases(session, reports)
     if not cases:
         return
@@ -50,8 +62,13 @@ async def retry_waiting(session: AsyncSession, *, districts: Mapping[str, Distri
     moment = await now(session)
     query = (
         select(Case)
-        .where(col(Case.state) == "waiting", col(Case.next_action_at) <= moment)
-        .order_by(col(Case.urgency).desc(), col(Case.next_action_at), col(Case.id))
+        .where(
+            col(Case.state) == "waiting",
+            col(Case.next_action_at) <= moment,
+            # A case whose district was taken away waits until it is back.
+            col(Case.district).in_(list(districts)),
+        )
+        .order_by(col(Case.urgency) != "urgent", col(Case.next_action_at), col(Case.id))
         .limit(SWEEP_SIZE)
         .with_for_update(skip_locked=True)
     )
@@ -73,9 +90,6 @@ async def seek(
     """Ask the nearest available volunteer of each case, or let the case wait.
 
     Returns the events of what has happened, to be published in this transaction.
-
-    Raises:
-        KeyError: a case is of a district that this service does not know.
     """
     needs = [_need(case, districts[case.district].policy) for case in cases]
     match = await matching.match(session, needs)

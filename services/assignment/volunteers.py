@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,10 +23,10 @@ from uuid_utils.compat import uuid7
 
 from services.assignment import offers
 from services.assignment.models import Volunteer
+from shared.contacts import Email, Phone
 from shared.database import column, execute, sql
 from shared.districts import District
 from shared.events import Category, Role
-from shared.phones import PhoneError, e164
 from shared.places import PlaceError, resolve_place
 
 COLUMNS = (
@@ -44,24 +43,10 @@ COLUMNS = (
 REQUIRED = ("name", "role")
 
 
-def _phone(value: str) -> str:
-    try:
-        return e164(value)
-    except PhoneError as error:
-        raise ValueError(str(error)) from None
-
-
 def _split(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return [part.strip() for part in value.split(";") if part.strip()]
-
-
-# Deliberately loose: an address is proven by a message that arrives, not by a pattern.
-Email = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$"),
-]
 
 
 class VolunteerRow(BaseModel):
@@ -77,16 +62,8 @@ class VolunteerRow(BaseModel):
         ),
     ]
     role: Annotated[Role, BeforeValidator(lambda v: v.strip().lower() if isinstance(v, str) else v)]
-    phone: Annotated[str, AfterValidator(_phone)] | None = None
-    email: (
-        Annotated[
-            str,
-            StringConstraints(
-                strip_whitespace=True, pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$"
-            ),
-        ]
-        | None
-    ) = None
+    phone: Phone | None = None
+    email: Email | None = None
     village: str | None = None
     latitude: float | None = Field(default=None, ge=-90, le=90)
     longitude: float | None = Field(default=None, ge=-180, le=180)

@@ -23,5 +23,5 @@ def compose(settings: IntakeSettings | None = None) -> Service:
             public_url=settings.public_url,
         )
     ]
-    service.consume(topics.PUBLIC_CASES, handlers.on_public_cases, name="public-cases")
+    service.consume(topics.PUBLIC_CASES, handlers.on_public_cases)
     return service

@@ -14,10 +14,10 @@ from uuid_utils.compat import uuid7
 
 from services.intake.models import CaseState, Report
 from shared import codes, events, outbox, topics
+from shared.contacts import Email, Phone
 from shared.database import Database, execute, sql
 from shared.districts import District
 from shared.events import CaseReported, Category, PublicCase, ReportedCase, Urgency
-from shared.phones import PhoneError, e164
 from shared.places import Place, resolve_place
 
 
@@ -27,13 +27,6 @@ def _printable(value: str) -> str:
     return value
 
 
-def _phone(value: str) -> str:
-    try:
-        return e164(value)
-    except PhoneError as error:
-        raise ValueError(str(error)) from None
-
-
 Line = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
@@ -41,13 +34,6 @@ Line = Annotated[
 ]
 Story = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=2000), AfterValidator(_printable)
-]
-Phone = Annotated[str, StringConstraints(max_length=40), AfterValidator(_phone)]
-# Deliberately loose: an address is proven by a message that arrives, not by a pattern.
-Email = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, max_length=254, pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$"),
-    AfterValidator(_printable),
 ]
 
 

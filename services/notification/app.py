@@ -30,9 +30,7 @@ def compose(settings: NotificationSettings | None = None) -> Service:
         description="Messages to volunteers.",
     )
     channels = make_channels(settings, service.database)
-    service.consume(
-        topics.ASSIGNMENT_OFFERS, handlers.on_assignment_offers(channels), name="assignment-offers"
-    )
+    service.consume(topics.ASSIGNMENT_OFFERS, handlers.on_assignment_offers(channels))
     for channel in channels:
         delivery = Delivery(
             service.database,

@@ -144,7 +144,7 @@ _EXPIRE = sql("""
     UPDATE messages SET state = 'expired', error = 'its deadline passed before it could be sent'
     WHERE id IN (
         SELECT id FROM messages
-        WHERE state = 'queued' AND channel = :channel AND send_before <= now()
+        WHERE state = 'queued' AND send_before <= now()
         LIMIT 500 FOR UPDATE SKIP LOCKED)
 """)
 # Taken and announced in one statement: no provider is called for a message whose attempt is not
@@ -169,15 +169,17 @@ _TAKE = sql("""
     FROM taken JOIN announced ON announced.message_id = taken.id
 """)
 # The attempt ends if it is still ours: another process may have given it up as unknown meanwhile.
-# The message moves on only if nobody else has moved it.
+# The message moves on only if this is still its newest attempt: a process that was stopped past its
+# lease must not undo what another has done since.
 _SETTLE = sql("""
     WITH outcome AS (
         SELECT * FROM unnest(
             CAST(:attempt_ids AS uuid[]), CAST(:message_ids AS uuid[]),
             CAST(:attempt_states AS text[]), CAST(:provider_ids AS text[]),
             CAST(:errors AS text[]), CAST(:states AS text[]), CAST(:channels AS text[]),
-            CAST(:retries AS interval[]))
-        AS o (attempt_id, message_id, attempt_state, provider_id, error, state, channel, retry_in)
+            CAST(:retries AS interval[]), CAST(:attempts AS int[]))
+        AS o (attempt_id, message_id, attempt_state, provider_id, error, state, channel, retry_in,
+              attempts)
     ), ended AS (
         UPDATE attempts a
         SET state = o.attempt_state, provider_id = o.provider_id, error = o.error,
@@ -190,7 +192,7 @@ _SETTLE = sql("""
         next_attempt_at = now() + o.retry_in,
         sent_at = CASE o.state WHEN 'sent' THEN clock_timestamp() ELSE m.sent_at END
     FROM outcome o
-    WHERE m.id = o.message_id AND m.state = 'sending'
+    WHERE m.id = o.message_id AND m.state = 'sending' AND m.attempts = o.attempts
 """)
 _ABANDONED = sql("""
     SELECT m.*, a.id AS attempt_id
@@ -244,8 +246,15 @@ class Delivery:
         due = await self._take()
         if not due:
             return 0
-        outcomes = await asyncio.gather(*(self._call(one) for one in due))
-        await self._settle(outcomes)
+        pending = {asyncio.create_task(self._call(one)) for one in due}
+        try:
+            while pending:
+                # Stored as they end: a slow one must not leave the others unknown if we die now.
+                ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                await self._settle([call.result() for call in ended])
+        finally:
+            for call in pending:
+                call.cancel()
         return len(due)
 
     async def _take(self) -> list[Due]:
@@ -320,6 +329,7 @@ class Delivery:
             "errors": [outcome.error for outcome in outcomes],
             "states": [state for state, _ in steps],
             "channels": [channel for _, channel in steps],
+            "attempts": [outcome.due.attempts for outcome in outcomes],
             "retries": [outcome.retry_in or timedelta(0) for outcome in outcomes],
         }
 
@@ -354,7 +364,7 @@ class Delivery:
                 await execute(session, _SETTLE, self._settlement(outcomes))
                 wakes(session, WORK)
                 log.warning("attempts.abandoned", channel=self.channel.name, count=len(rows))
-            await execute(session, _EXPIRE, {"channel": self.channel.name})
+            await execute(session, _EXPIRE)
 
 
 def backoff(attempts: int) -> timedelta:

@@ -56,6 +56,12 @@ class NotificationSettings(Settings):
             raise ValueError("JANGKAU_CHANNELS: the sandbox reaches nobody; leave it out here")
         if "sms" in names and not self.sms_url:
             raise ValueError("JANGKAU_SMS_URL is needed for the channel sms")
+        if self.provider_timeout_seconds >= self.stalled_after_seconds:
+            raise ValueError(
+                "JANGKAU_PROVIDER_TIMEOUT_SECONDS must be less than JANGKAU_STALLED_AFTER_SECONDS"
+            )
+        if self.environment != "development" and self.smtp_username and not self.smtp_starttls:
+            raise ValueError("JANGKAU_SMTP_STARTTLS: a password must not go over the wire in clear")
         if self.lease_seconds <= self.provider_timeout_seconds:
             raise ValueError("JANGKAU_LEASE_SECONDS must exceed JANGKAU_PROVIDER_TIMEOUT_SECONDS")
         return self

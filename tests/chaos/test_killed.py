@@ -14,8 +14,9 @@ import pytest
 
 from ops import demo
 from ops.demo import Result
-from ops.embedded import SERVICES, Command, Stack, production_command, running
+from ops.embedded import Command, Stack, production_command, running
 from ops.synthetic import read_reports
+from shared.settings import SERVICES
 from tests import servers
 from tests.chaos.gateway import gateway
 

@@ -421,7 +421,7 @@ async def test_the_same_new_report_twice_in_one_batch_is_one_case(
 async def test_a_report_of_an_unknown_district_fails_and_leaves_nothing(
     assignment_database: Database, policy: Districts
 ) -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(offers.UnknownDistrict):
         await report(assignment_database, policy, case_reported(), case_reported(district="88.88"))
     assert await one(assignment_database, "SELECT count(*) FROM cases") == 0
     assert await published(assignment_database) == []

@@ -7,7 +7,7 @@ import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from shared import dead_letters, inbox, topics
-from shared.consume import Consumer, Delivery, TooManyParked
+from shared.consume import Consumer, Received, TooManyParked
 from shared.database import Database
 from shared.dead_letters import DeadLetter, LetterState, NotReplayable, UnknownLetter, fingerprint
 from shared.events import CaseReported
@@ -206,10 +206,10 @@ async def test_an_unknown_letter_is_told_in_a_sentence(assignment_database: Data
 # --- from the consumer to the person and back, without a broker -----------------------------------
 
 
-def delivered(payload: str) -> Delivery:
+def delivered(payload: str) -> Received:
     """The record as the broker would bring it."""
     event = topics.INTAKE_CASES.decode(payload.encode())
-    return Delivery(
+    return Received(
         event=event,
         problem=None,
         record_id=str(event.id),

@@ -11,7 +11,7 @@ import services.intake.models
 import services.notification.models
 from shared import migrations
 from shared.database import Database
-from tests.conftest import SERVICES
+from shared.settings import SERVICES
 from tests.integration.conftest import run
 from tests.servers import Databases
 

@@ -15,7 +15,8 @@ from services.notification.settings import NotificationSettings
 from shared import instances
 from shared.health import Loop
 from shared.service import Service
-from tests.conftest import SERVICES, MakeSettings
+from shared.settings import SERVICES
+from tests.conftest import MakeSettings
 from tests.integration.conftest import Door, open_door
 
 

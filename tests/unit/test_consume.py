@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from shared import consume, topics
-from shared.consume import Consumer, Delivery, TooManyParked
+from shared.consume import Consumer, Received, TooManyParked
 from shared.database import Database
 from shared.topics import UndecodableRecord
 from tests.factories import case_reported
@@ -42,9 +42,9 @@ def consumer(database: object | None = None, **options: Any) -> Consumer:
     )
 
 
-def delivery(*, broken: bool = False) -> Delivery:
+def delivery(*, broken: bool = False) -> Received:
     event = case_reported()
-    return Delivery(
+    return Received(
         event=None if broken else event,
         problem=UndecodableRecord("not JSON") if broken else None,
         record_id="intake.cases/3/17@0/abc" if broken else str(event.id),

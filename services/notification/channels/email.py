@@ -41,19 +41,23 @@ class Email:
             timeout=self.settings.provider_timeout_seconds,
         )
         try:
-            await client.connect()
-            if self.settings.smtp_username and self.settings.smtp_password:
-                await client.login(
-                    self.settings.smtp_username, self.settings.smtp_password.get_secret_value()
-                )
-        except aiosmtplib.SMTPException as error:
-            raise TransientFailure(f"{type(error).__name__}: {error}") from error
-        except OSError as error:
-            raise TransientFailure(f"{type(error).__name__}: {error}") from error
-        try:
+            await self._connect(client)
             return await self._hand_over(client, mail)
         finally:
             client.close()
+
+    async def _connect(self, client: aiosmtplib.SMTP) -> None:
+        """Reach the server. Gives up before the call as a whole does: nothing was taken yet."""
+        try:
+            async with asyncio.timeout(self.settings.provider_timeout_seconds / 3):
+                await client.connect()
+                if self.settings.smtp_username and self.settings.smtp_password:
+                    await client.login(
+                        self.settings.smtp_username,
+                        self.settings.smtp_password.get_secret_value(),
+                    )
+        except (aiosmtplib.SMTPException, OSError) as error:
+            raise TransientFailure(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
         """Nothing is kept open between messages."""

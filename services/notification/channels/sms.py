@@ -16,8 +16,9 @@ from services.notification.channels import (
 )
 from services.notification.settings import NotificationSettings
 
-# Nothing was taken: the gateway asks to come again.
-TRY_AGAIN = {408, 425, 429, 503}
+# Nothing was taken: come again. An expired token or an empty account (401, 402, 403) is about us,
+# not about the person, and may be mended before the message is too old.
+TRY_AGAIN = {401, 402, 403, 408, 425, 429, 503}
 
 _PLACEHOLDER = re.compile(r"\{(to|text|id)\}")
 # In seconds; the other form of the header, a date, is left to our own patience.
@@ -33,7 +34,12 @@ class Sms:
         self.settings = settings
         self.supports_idempotency = settings.sms_idempotent
         self._client = httpx2.AsyncClient(
-            timeout=settings.provider_timeout_seconds,
+            # Connecting must give up before the call as a whole does: until then nothing was taken.
+            timeout=httpx2.Timeout(
+                settings.provider_timeout_seconds,
+                connect=settings.provider_timeout_seconds / 3,
+                pool=settings.provider_timeout_seconds / 3,
+            ),
             limits=httpx2.Limits(max_connections=settings.concurrency),
         )
 
@@ -93,7 +99,7 @@ def _outcome(answer: httpx2.Response) -> str:
             reason,
             retry_after=timedelta(seconds=int(after)) if _RETRY_AFTER.fullmatch(after) else None,
         )
-    if answer.is_client_error:
+    if answer.is_client_error or answer.is_redirect:
         raise PermanentFailure(reason)
     # A 500 may have happened after the message was on its way.
     raise UnknownOutcome(reason)

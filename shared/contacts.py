@@ -1,7 +1,10 @@
-"""Telephone numbers, kept in E.164 (ITU-T) so that one person has one number."""
+"""How to reach a person: telephone numbers in E.164 (ITU-T), so that one person has one number."""
+
+from typing import Annotated
 
 import lokal
 import phonenumbers
+from pydantic import AfterValidator, StringConstraints
 
 
 class PhoneError(ValueError):
@@ -27,3 +30,22 @@ def e164(text: str) -> str:
             "country code."
         )
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _checked(value: str) -> str:
+    try:
+        return e164(value)
+    except PhoneError as error:
+        raise ValueError(str(error)) from None
+
+
+Phone = Annotated[str, StringConstraints(max_length=40), AfterValidator(_checked)]
+# Deliberately loose: an address is proven by a message that arrives, not by a pattern.
+Email = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True,
+        max_length=254,
+        pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+\.[^@\s\x00-\x1f]+$",
+    ),
+]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.phones import PhoneError, e164
+from shared.contacts import PhoneError, e164
 
 
 @pytest.mark.parametrize(
