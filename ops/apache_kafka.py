@@ -14,7 +14,6 @@ import base64
 import contextlib
 import functools
 import os
-import random
 import re
 import shutil
 import signal
@@ -31,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from ops.processes import ends_with_us, free_port, is_free
+
 VERSION = "4.3.1"
 CACHE = Path(__file__).parents[1] / ".cache" / f"apache-kafka-{VERSION}"
 POM = Path(__file__).with_name("apache-kafka.pom.xml")
@@ -44,11 +45,6 @@ JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"
 
 # Beside the jars; see _archive_classes.
 CLASSES = "classes.jsa"
-
-# Outside the range from which Linux takes the client's end of a connection (32768-60999): a client
-# that keeps trying a dead broker's port inside it connects to itself some day, and then holds the
-# port when the broker wants it back.
-PORTS = range(20_000, 32_000)
 
 SERVER = """\
 process.roles=broker,controller
@@ -229,8 +225,8 @@ def running(data_dir: Path, *, port: int | None = None, cache: Path = CACHE) -> 
     """
     lib = fetch(cache).resolve()
     data_dir = data_dir.resolve()
-    port = port or _free_port()
-    if not _is_free(port):
+    port = port or free_port()
+    if not is_free(port):
         raise ApacheKafkaError(f"Port {port} of 127.0.0.1 is in use by another program.")
     _prepare(lib, data_dir, port)
     broker = Broker(port=port, data_dir=data_dir, lib=lib, process=_spawn(lib, data_dir))
@@ -248,7 +244,7 @@ def _archive_classes(lib: Path) -> None:
     """
     lib = lib.resolve()
     with tempfile.TemporaryDirectory(prefix="classes-", dir=lib.parent) as scratch:
-        data_dir, port = Path(scratch), _free_port()
+        data_dir, port = Path(scratch), free_port()
         _prepare(lib, data_dir, port)
         archive = data_dir / CLASSES
         process = _spawn(lib, data_dir, f"-XX:ArchiveClassesAtExit={archive}")
@@ -265,7 +261,7 @@ def _prepare(lib: Path, data_dir: Path, port: int) -> None:
     """Write the settings, and format the storage unless it holds data."""
     logs = data_dir / "logs"
     data_dir.mkdir(parents=True, exist_ok=True)
-    settings = SERVER.format(port=port, controller_port=_free_port(), logs=logs)
+    settings = SERVER.format(port=port, controller_port=free_port(), logs=logs)
     (data_dir / "server.properties").write_text(settings)
     (data_dir / "log4j2.properties").write_text(LOGGING)
     if not (logs / "meta.properties").exists():
@@ -290,10 +286,7 @@ def _format(lib: Path, data_dir: Path) -> None:
 
 def _spawn(lib: Path, data_dir: Path, *options: str) -> subprocess.Popen[bytes]:
     settings = str(data_dir / "server.properties")
-    command = [*_jvm(lib, data_dir, *options), "kafka.Kafka", settings]
-    # prctl(PR_SET_PDEATHSIG) without running Python between fork and exec; part of util-linux.
-    if setpriv := shutil.which("setpriv"):
-        command = [setpriv, "--pdeathsig", "KILL", "--", *command]
+    command = ends_with_us([*_jvm(lib, data_dir, *options), "kafka.Kafka", settings])
     with (data_dir / "broker.log").open("ab") as log:
         # A session of its own: Ctrl-C in the terminal is for whoever started it, who then stops it.
         return subprocess.Popen(
@@ -324,24 +317,6 @@ def _java() -> str:
     if version is None or int(version[1]) < 17:
         raise ApacheKafkaError(f"{needed} ({java} is {told.splitlines()[0] if told else 'broken'})")
     return java
-
-
-def _free_port() -> int:
-    for port in random.sample(PORTS, 50):
-        if _is_free(port):
-            return port
-    raise ApacheKafkaError(f"No free port between {PORTS.start} and {PORTS.stop - 1}.")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as candidate:
-        # As Java does: connections that have ended but linger do not count.
-        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            candidate.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _answers(port: int) -> bool:

@@ -22,7 +22,7 @@ from aiokafka.errors import KafkaError
 from ops import embedded_postgres
 from ops.processes import ends_with_us, free_port
 from shared import migrations, outbox
-from shared.database import Database, Row, sql
+from shared.database import DATABASE_ERRORS, Database, Row, sql
 from shared.kafka import create_topics
 from shared.settings import SERVICES, Settings
 
@@ -159,19 +159,27 @@ class Stack:
                     raise StackError(f"{name} was not ready within {READY_WITHIN_S} s.")
 
     async def supervise(self) -> None:
-        """Start again whatever ends, until cancelled."""
+        """Start again whatever ends, until cancelled; what fails now is tried again."""
         while not self.stopping:
-            for name, process in list(self.processes.items()):
-                if process.returncode is None or self.stopping:
-                    continue
-                if name == "broker":
-                    await self._broker_was_lost()
-                    break
+            try:
+                await self._start_what_ended()
+            except (StackError, KafkaError, OSError, *DATABASE_ERRORS) as error:
+                self.output("stack", f"could not start again yet: {error}")
+            await asyncio.sleep(0.2)
+
+    def _has_ended(self, name: str) -> bool:
+        process = self.processes.get(name)
+        return process is None or process.returncode is not None
+
+    async def _start_what_ended(self) -> None:
+        if self.broker_port and self._has_ended("broker"):
+            await self._broker_was_lost()
+        for name in SERVICES:
+            if self._has_ended(name):
                 self.restarts[name] = self.restarts.get(name, 0) + 1
-                self.output("stack", f"{name} ended with {process.returncode}; starting it again")
+                self.output("stack", f"{name} ended; starting it again")
                 await asyncio.sleep(min(0.2 * self.restarts[name], 5))
                 await self.start_service(name)
-            await asyncio.sleep(0.2)
 
     async def _broker_was_lost(self) -> None:
         """Everything in it is gone: fill a new one from the journals, then let all read anew.
@@ -181,7 +189,12 @@ class Stack:
         """
         self.output("stack", "the broker ended; filling a new one from the journals")
         await self.stop_services()
-        await self.start_broker()
+        try:
+            await self.start_broker()
+        except BaseException:
+            # Half filled it would pass for whole.
+            await self._end([self.processes.pop("broker")])
+            raise
         for name in SERVICES:
             await self.start_service(name)
 

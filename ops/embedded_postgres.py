@@ -94,23 +94,48 @@ async def running(data_dir: Path, *, port: int | None = None) -> AsyncIterator[s
         "-c", "max_connections=100", "-c", "shared_buffers=64MB", "-c", "jit=off",
         "-c", "max_wal_size=1GB", "-c", "log_min_duration_statement=1000",
         "-c", "log_checkpoints=off",
+        # No values in the log: they may be personal.
+        "-c", "log_parameter_max_length=0", "-c", "log_error_verbosity=terse",
     ]  # fmt: skip
-    with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            # SIGINT is PostgreSQL's fast shutdown.
-            *ends_with_us(command, signal="INT"),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            **_as_user(user),
-        )
-    url = f"postgresql+asyncpg://postgres:{password}@127.0.0.1:{port}"
+    server = _Server(ends_with_us(command, signal="INT"), log, _as_user(user))
+    await server.start()
+    keeping = None
     try:
-        await _wait_until_ready(process, port, password, log)
-        yield url
+        await _wait_until_ready(server.process, port, password, log)
+        keeping = asyncio.create_task(server.keep(), name="postgres")
+        yield f"postgresql+asyncpg://postgres:{password}@127.0.0.1:{port}"
     finally:
-        await _stop(process)
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.wait([keeping])
+        await _stop(server.process)
+
+
+class _Server:
+    """The server's process, started again if it ends: PostgreSQL recovers from its own log."""
+
+    def __init__(self, command: list[str], log: Path, as_user: dict[str, Any]) -> None:
+        self.command = command
+        self.log = log
+        self.as_user = as_user
+        self.process: asyncio.subprocess.Process
+
+    async def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                **self.as_user,
+            )
+
+    async def keep(self) -> None:
+        while True:
+            await self.process.wait()
+            await asyncio.sleep(0.5)
+            await self.start()
 
 
 def _password(data_dir: Path) -> str:

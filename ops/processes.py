@@ -38,8 +38,8 @@ def is_free(port: int) -> bool:
 def ends_with_us(command: Sequence[str], *, signal: str = "KILL") -> list[str]:
     """The command, made to get a signal when our process ends, however it ends.
 
-    prctl(PR_SET_PDEATHSIG) through setpriv of util-linux; where that is missing (macOS) a killed
-    parent leaves its children to the next start, which finds and reuses or ends them.
+    prctl(PR_SET_PDEATHSIG) through setpriv of util-linux; where that is missing (macOS) the
+    children of a killed parent live on and have to be ended by hand.
     """
     setpriv = shutil.which("setpriv")
     return [*([setpriv, "--pdeathsig", signal, "--"] if setpriv else []), *command]

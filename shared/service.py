@@ -119,7 +119,7 @@ class Service:
         try:
             yield
         finally:
-            # Consumers first: what they have begun still reaches the outbox and its relay.
+            # Consumers first: what they have begun is committed or comes again.
             for task in (starting, *reversed(running)):
                 task.cancel()
                 await asyncio.wait([task], timeout=15)

@@ -211,7 +211,8 @@ def _nearer(found: Found, choice: Choice) -> list[dict[str, Any]]:
     return sorted(passed + taken, key=lambda one: float(one["distance_m"]))
 
 
-# Locked in the order of ids, so that two batches wait for each other instead of deadlocking. The
+# Locked in the order of ids, so that within a round two batches wait for each other instead of
+# deadlocking (over several rounds they may; the database then ends one, which is retried). The
 # condition is checked again on the row as it is now: another transaction may have been faster.
 _CLAIM = sql("""
     WITH wanted AS (

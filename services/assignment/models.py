@@ -1,4 +1,4 @@
-"""Assignment's tables. Every table carries the district, so that the data can be spread by it."""
+"""Assignment's tables. Each carries the district, so that the data can be spread by it."""
 
 from datetime import datetime
 from typing import Any

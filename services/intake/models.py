@@ -1,4 +1,4 @@
-"""Intake's tables. Reports hold personal data; everything else only ids, codes and states."""
+"""Intake's tables. Reports hold personal data, and so do events on their way (positions)."""
 
 from datetime import datetime
 from uuid import UUID
@@ -17,7 +17,8 @@ class Report(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     case_id: UUID = Field(index=True)
     code: str = Field(unique=True, sa_type=Text)
-    idempotency_key: str | None = Field(default=None, unique=True, sa_type=Text)
+    # The client's, or one of our own: a request is stored once however often it is tried.
+    idempotency_key: str = Field(unique=True, sa_type=Text)
     body_hash: str = Field(sa_type=Text)
     district: str = Field(sa_type=Text)
     category: str = Field(sa_type=Text)

@@ -10,6 +10,7 @@ import pytest
 from ops import demo
 from ops.embedded import Stack, running
 from ops.synthetic import read_reports
+from shared.database import DATABASE_ERRORS
 from tests import servers
 
 pytestmark = pytest.mark.skipif(
@@ -73,3 +74,23 @@ async def test_a_second_start_goes_on_with_nothing_lost_and_nothing_twice() -> N
             await stack.wait_until_ready()
             await play(stack, 5)
             await sent(stack, 15)
+
+
+async def test_postgresql_killed_comes_back_by_itself() -> None:
+    with servers.scratch("jangkau-postgres-") as data_dir:
+        async with running(data_dir, output=lambda source, line: None) as stack:
+            await demo.import_volunteers(
+                stack, demo.SAMPLE.parent / "volunteers.csv", demo.SAMPLE_DISTRICT
+            )
+            await play(stack, 3)
+            postmaster = (data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]
+            os.kill(int(postmaster), signal.SIGKILL)
+            await play(stack, 6)
+            for _ in range(300):
+                await asyncio.sleep(0.2)
+                try:
+                    await sent(stack, 9)
+                    break
+                except (OSError, *DATABASE_ERRORS):
+                    continue
+            await sent(stack, 9)

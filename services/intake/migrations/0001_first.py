@@ -17,7 +17,7 @@ def upgrade() -> None:
             id uuid PRIMARY KEY,
             case_id uuid NOT NULL,
             code text NOT NULL UNIQUE,
-            idempotency_key text UNIQUE,
+            idempotency_key text NOT NULL UNIQUE,
             body_hash text NOT NULL,
             district text NOT NULL,
             category text NOT NULL,
