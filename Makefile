@@ -16,7 +16,7 @@ $(BIN)/python:
 		{ rm -rf $(VENV); echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 
 $(READY): requirements-dev.txt pyproject.toml | $(BIN)/python
-	@echo "Setting up $(VENV) …"
+	@echo "Setting up $(VENV) (about a minute, 400 MB) …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -26,16 +26,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode="rich",
-    help="Jangkau gets a volunteer to a person in need.",
+    help="Jangkau gets a volunteer to a person in need.\n\nExample: [bold]jangkau demo[/]",
 )
-volunteers_app = typer.Typer(no_args_is_help=True, help="The people who can be asked.")
-letters_app = typer.Typer(no_args_is_help=True, help="Records that could not be handled.")
+volunteers_app = typer.Typer(
+    no_args_is_help=True,
+    help="The people who can be asked.\n\nExample: jangkau volunteers import volunteers.csv",
+)
+letters_app = typer.Typer(
+    no_args_is_help=True,
+    help="Records that could not be handled.\n\nExample: jangkau dead-letters list",
+)
 app.add_typer(volunteers_app, name="volunteers")
 app.add_typer(letters_app, name="dead-letters")
 
 out = Console()
 err = Console(stderr=True)
 T = TypeVar("T")
+STOPPED = 130  # as a shell counts it: 128 + SIGINT
 
 COLOURS = {"intake": "cyan", "assignment": "magenta", "notification": "green", "stack": "yellow"}
 
@@ -51,6 +58,14 @@ def fail(message: str, *, code: int = 1) -> "typer.Exit":
     return typer.Exit(code)
 
 
+def _quiet_libraries() -> None:
+    """aiokafka tells of every failed connection; our own sentences say what matters."""
+    import logging
+
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run until done; Ctrl-C and SIGTERM end it by way of its own clean-up."""
     from aiokafka.errors import KafkaError
@@ -60,8 +75,11 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     from ops.embedded import StackError
     from ops.embedded_postgres import PostgresError
     from ops.synthetic import BrokenReports
+    from services.assignment.volunteers import BrokenFile
     from shared.database import DATABASE_ERRORS, brief, is_transient
     from shared.districts import DistrictError
+
+    _quiet_libraries()
 
     async def until_told() -> T:
         task = asyncio.ensure_future(work)
@@ -73,8 +91,15 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(until_told())
     except asyncio.CancelledError:
-        raise typer.Exit(130) from None
-    except (BrokenReports, StackError, PostgresError, DistrictError, CommandError) as error:
+        raise typer.Exit(STOPPED) from None
+    except (
+        BrokenReports,
+        BrokenFile,
+        StackError,
+        PostgresError,
+        DistrictError,
+        CommandError,
+    ) as error:
         raise fail(str(error)) from None
     except ValidationError as error:
         raise fail("; ".join(problem["msg"] for problem in error.errors())) from None
@@ -211,14 +236,19 @@ def up(
     async def work() -> None:
         async with embedded.running(folder, output=_print_line, fixed_ports=True) as stack:
             _remember(stack)
-            if not empty:
+            (known,) = await stack.rows("assignment", "SELECT count(*) AS n FROM volunteers")
+            if not empty and known.n == 0:
                 file = demo.SAMPLE.parent / "volunteers.csv"
                 count = await demo.import_volunteers(stack, file, demo.SAMPLE_DISTRICT)
                 _print_line("stack", f"{count} sample volunteers of {demo.SAMPLE_DISTRICT}")
             _print_addresses(stack)
             await asyncio.Event().wait()
 
-    _run(work())
+    try:
+        _run(work())
+    except typer.Exit as ended:
+        # Ctrl-C is how one stops it.
+        raise typer.Exit(0 if ended.exit_code == STOPPED else ended.exit_code) from None
 
 
 def _remember(stack: "Stack") -> None:
@@ -272,7 +302,8 @@ def _print_addresses(stack: "Stack") -> None:
         f"Messages out       {stack.url('notification')}/sandbox",
         f"Public feed        {stack.environment['JANGKAU_KAFKA_BOOTSTRAP_SERVERS']}, public.cases",
         f"API documents      {intake}/openapi.json",
-        "Where all stands   jangkau status",
+        "Where all stands   .venv/bin/jangkau status",
+        f"Kept in            {stack.data_dir}",
     ]
     out.print(Panel("\n".join(lines), title="Jangkau is up", title_align="left", expand=False))
     out.print("Try it:", style="bold")
@@ -293,7 +324,11 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     speed: Annotated[
         float | None,
-        typer.Option(min=0.001, help="times faster than the file's own times; default: full speed"),
+        typer.Option(
+            min=0.001,
+            help="times faster than the file's own times; default: full speed, and for the sample "
+            "so slow that one can watch",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only the first N reports")] = None,
 ) -> None:
@@ -323,7 +358,7 @@ def demo(
                 )
             )
     except typer.Exit as ended:
-        if ended.exit_code not in (0, 130):
+        if ended.exit_code not in (0, STOPPED):
             for line in lines[-30:]:
                 err.print(line, highlight=False, markup=False)
         raise

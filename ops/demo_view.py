@@ -44,7 +44,6 @@ class View:
             ("Reports accepted", progress.accepted, progress.total),
             ("Volunteers asked", progress.offers, progress.total),
             ("Messages arrived", progress.messages, progress.total),
-            ("Cases waiting", progress.waiting, progress.total),
         ):
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=total)
@@ -62,10 +61,10 @@ class View:
             ("Reports", f"{result.reports}", "sent in"),
             ("Accepted", f"{result.accepted}", "answered 202: stored, will not be lost"),
             ("Refused", f"{result.refused}", "told what was wrong with them"),
-            ("Cases", f"{result.cases}", "opened from them"),
+            ("Cases", f"{result.cases}", "one for each accepted report"),
             ("Offers", f"{result.offers}", "to the nearest available volunteer"),
             ("Messages", f"{result.messages_sent}", "arrived on a (sandbox) phone"),
-            ("Waiting", f"{result.waiting}", "nobody suitable free; tried again"),
+            ("Waiting", f"{result.waiting}", "nobody suitable is free; tried again by itself"),
             ("Dead letters", f"{result.dead_letters}", "events that wait for a person"),
             ("Report to message, p50", f"{p50} ms" if p50 is not None else "-", "half are faster"),
             ("Report to message, p99", f"{p99} ms" if p99 is not None else "-", "99 % are faster"),

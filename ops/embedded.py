@@ -299,6 +299,8 @@ async def running(
             await stack.start_broker()
         for name in SERVICES:
             stack.ports[name] = free_port(preferred=PORTS[name] if fixed_ports else None)
+            if fixed_ports and stack.ports[name] != PORTS[name]:
+                output("stack", f"{PORTS[name]} is in use; {name} takes {stack.ports[name]}")
             await stack.start_service(name)
         await stack.wait_until_ready()
         supervisor = asyncio.create_task(stack.supervise(), name="supervisor")

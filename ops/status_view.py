@@ -11,10 +11,20 @@ WELL, UNWELL = "[green]●[/]", "[red]●[/]"
 def duration(seconds: float | None) -> str:
     """A duration as one would say it: 4 s, 3 min, 2 h."""
     if seconds is None:
-        return "-"
+        return "?"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+def _known(count: int | None) -> str:
+    return "?" if count is None else str(count)
+
+
+def _counts(by_state: dict[str, int] | None) -> str:
+    if by_state is None:
+        return "unknown"
+    return ", ".join(f"{count} {state}" for state, count in by_state.items()) or "none"
 
 
 def show(status: SystemStatus, console: Console) -> None:
@@ -24,20 +34,19 @@ def show(status: SystemStatus, console: Console) -> None:
         well = service.up and not service.problems and not service.dead_letters
         services.add_row(
             WELL if well else UNWELL, service.name, str(service.instances),
-            str(service.outbox_events), duration(service.outbox_age_seconds),
-            str(service.dead_letters),
+            _known(service.outbox_events), duration(service.outbox_age_seconds),
+            _known(service.dead_letters),
         )  # fmt: skip
     queues = Table("", "queue", "read by", "waiting", "oldest")
     for queue in status.queues:
         queues.add_row(
             WELL if queue.problem is None else UNWELL, queue.topic, queue.group,
-            "-" if queue.lag_events is None else str(queue.lag_events),
+            _known(queue.lag_events),
             duration(queue.lag_seconds),
         )  # fmt: skip
     console.print(services)
     console.print(queues)
-    cases = ", ".join(f"{count} {state}" for state, count in status.cases.items()) or "none"
-    messages = ", ".join(f"{count} {state}" for state, count in status.messages.items()) or "none"
+    cases, messages = _counts(status.cases), _counts(status.messages)
     console.print(f"[bold]Cases[/]     {cases}", highlight=False)
     if status.oldest_waiting_seconds is not None:
         console.print(

@@ -86,12 +86,28 @@ class Problem(Exception):
         return JSONResponse(body, self.status, headers, media_type=PROBLEM_JSON)
 
 
+# pydantic's words are for programmers; these are for whoever typed the request.
+SENTENCES = {
+    "missing": "This is required.",
+    "extra_forbidden": "There is no such field.",
+    "model_attributes_type": "This must be a JSON object.",
+    "model_type": "This must be a JSON object.",
+    "dict_type": "This must be a JSON object.",
+    "string_pattern_mismatch": "This is not written as it should be.",
+    "finite_number": "This must be a number.",
+}
+
+
 def _sentence(error: dict[str, Any]) -> tuple[str, str]:
     """A pydantic error as a field and a sentence, without the value: it may be personal."""
     field = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "header"))
-    message = str(error["msg"]).removeprefix("Value error, ")
-    message = message[0].upper() + message[1:]
-    return field or "body", message if message.endswith(".") else message + "."
+    told = SENTENCES.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
+    told = told[0].upper() + told[1:]
+    if field.endswith("email") and error["type"] == "string_pattern_mismatch":
+        told = "This is not an e-mail address."
+    if field.endswith("latitude") and error["type"] == "less_than_equal":
+        told += " (are latitude and longitude swapped?)"
+    return field or "body", told if told.endswith(".") else told + "."
 
 
 # Above this no report and no answer is genuine.
@@ -150,7 +166,12 @@ def install(app: FastAPI) -> None:
     async def http_error(_: Request, error: HTTPException) -> Response:
         if error.status_code == 413:
             return TOO_LARGE.response()
-        response = Problem(error.status_code, f"{error.detail}.".replace("..", ".")).response()
+        detail = f"{error.detail}.".replace("..", ".")
+        if error.status_code == 400:
+            detail = (
+                "The body is not valid JSON: it is not UTF-8, or nested or long beyond measure."
+            )
+        response = Problem(error.status_code, detail).response()
         response.headers.update(error.headers or {})
         return response
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
@@ -102,7 +102,11 @@ def read_csv(
     Raises:
         BrokenFile: with a sentence for each broken line.
     """
-    reader = csv.DictReader(io.StringIO(content.removeprefix("\ufeff")))
+    content = content.removeprefix("\ufeff")
+    # Spreadsheets in Indonesian save CSV with semicolons.
+    first, _, _ = content.partition("\n")
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    reader = csv.DictReader(io.StringIO(content), delimiter=delimiter)
     header = [name.strip().lower() for name in reader.fieldnames or []]
     problems = [f"line 1: the column {name} is missing" for name in REQUIRED if name not in header]
     problems += [
@@ -115,8 +119,11 @@ def read_csv(
     reader.fieldnames = header
     rows: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
-    for raw in reader:
-        line = reader.line_num
+    try:
+        lines = list(_lines(reader))
+    except csv.Error as error:
+        raise BrokenFile([f"line {reader.line_num}: {error}"]) from error
+    for line, raw in lines:
         if None in raw:
             problems.append(f"line {line}: has more values than the header has columns")
             continue
@@ -135,6 +142,11 @@ def read_csv(
     if problems:
         raise BrokenFile(problems)
     return rows
+
+
+def _lines(reader: "csv.DictReader[str]") -> Iterator[tuple[int, dict[str, Any]]]:
+    for raw in reader:
+        yield reader.line_num, raw
 
 
 def _checked(
@@ -167,7 +179,11 @@ def _reasons(error: ValidationError | PlaceError) -> list[str]:
             part
             for part in (
                 ".".join(str(step) for step in problem["loc"] if isinstance(step, str)),
-                problem["msg"].removeprefix("Value error, "),
+                "is needed"
+                if problem["type"] == "missing"
+                else "is not written as it should be"
+                if problem["type"] == "string_pattern_mismatch"
+                else problem["msg"].removeprefix("Value error, "),
             )
             if part
         )

@@ -100,7 +100,8 @@ def offer(made: MadeOffer, *, drill: bool = False) -> Texts:
         "what": WHAT[made.category],
         "urgent": made.urgency == "urgent",
         "people": made.people,
-        "distance": distance(made.distance_m),
+        # From the centre of a subdistrict it is no better than a guess.
+        "distance": ("sekitar " if made.place.approximate else "") + distance(made.distance_m),
         "until": f"{clock(made.respond_by, local)} {zone}".strip(),
         "name": made.volunteer.name,
         "approximate": made.place.approximate,
