@@ -102,7 +102,10 @@ async def measured(reports: Path, *, speed: float | None) -> dict[str, Any]:
     stacks: list[Stack] = []
     before: dict[str, float] = {}
 
+    started = time.monotonic()
+
     async def note(stack: Stack) -> None:
+        found["ready_after_s"] = round(time.monotonic() - started, 1)
         stacks.append(stack)
         before.update(cpu_seconds(stack))
 
@@ -122,7 +125,8 @@ async def measured(reports: Path, *, speed: float | None) -> dict[str, Any]:
         "cpu_seconds_per_1000_cases": {
             name: round((found["after"][name] - before[name]) / thousand, 2) for name in SERVICES
         },
-        "resident_mb": found["memory"],
+        "resident_mb": found["memory"] | {"all": round(sum(found["memory"].values()), 1)},
+        "ready_after_s": found["ready_after_s"],
     }
 
 

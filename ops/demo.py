@@ -15,6 +15,7 @@ from uuid import uuid4
 import httpx2
 from aiokafka import AIOKafkaConsumer
 
+from ops import embedded
 from ops.embedded import PROJECT, Command, Output, Stack, production_command, running
 from ops.synthetic import PlannedReport, make_district, read_reports
 from services.assignment import volunteers
@@ -227,7 +228,9 @@ async def demo(
             command=command,
         ) as stack:
             await import_volunteers(stack, volunteers_file, code)
-            return await _run(stack, planned, speed=speed, watch=watch, interfere=interfere)
+            result = await _run(stack, planned, speed=speed, watch=watch, interfere=interfere)
+        await embedded.forget(stack)
+        return result
     finally:
         if data_dir is None:
             shutil.rmtree(scratch, ignore_errors=True)

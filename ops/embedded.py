@@ -23,7 +23,7 @@ from ops import embedded_postgres
 from ops.processes import ends_with_us, free_port
 from shared import migrations, outbox
 from shared.database import DATABASE_ERRORS, Database, Row, sql
-from shared.kafka import create_topics
+from shared.kafka import create_topics, delete_topics
 from shared.settings import SERVICES, Settings
 
 log = structlog.get_logger("embedded")
@@ -310,6 +310,16 @@ async def running(
             stack.stopping = True
             supervisor.cancel()
             await asyncio.wait([supervisor])
+
+
+async def forget(stack: Stack) -> None:
+    """Leave nothing of a stopped run on given servers; embedded ones have ended with it."""
+    settings = stack.settings()
+    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        await delete_topics(settings)
+    if os.environ.get("DATABASE_URL"):
+        for service in SERVICES:
+            await migrations.drop_database(settings.database_url_of(service))
 
 
 async def _database_url(

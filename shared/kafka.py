@@ -301,6 +301,16 @@ async def create_topics(settings: Settings) -> list[str]:
         await admin.close()
 
 
+async def delete_topics(settings: Settings) -> None:
+    """Delete the declared topics under this prefix: for runs that clean up after themselves."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    try:
+        await admin.start()
+        await admin.delete_topics([settings.topic_prefix + topic.name for topic in topics.ALL])
+    finally:
+        await admin.close()
+
+
 @dataclass(frozen=True)
 class Lag:
     """How far one consumer group is behind on one topic."""

@@ -94,13 +94,8 @@ def _config(service: str, connection: Connection, tables: set[str]) -> Config:
     return config
 
 
-async def create_database(url: URL) -> bool:
-    """Create the database if it is missing; returns whether it was.
-
-    Raises:
-        OSError, asyncpg.PostgresError: the server is away or refuses.
-    """
-    server = await asyncpg.connect(
+async def _server(url: URL) -> Any:
+    return await asyncpg.connect(
         host=url.host,
         port=url.port,
         user=url.username,
@@ -108,6 +103,15 @@ async def create_database(url: URL) -> bool:
         database="postgres",
         timeout=10,
     )
+
+
+async def create_database(url: URL) -> bool:
+    """Create the database if it is missing; returns whether it was.
+
+    Raises:
+        OSError, asyncpg.PostgresError: the server is away or refuses.
+    """
+    server = await _server(url)
     try:
         found = await server.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", url.database)
         if found:
@@ -118,6 +122,16 @@ async def create_database(url: URL) -> bool:
         except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
             return False  # another job was faster
         return True
+    finally:
+        await server.close()
+
+
+async def drop_database(url: URL) -> None:
+    """Drop the database with all that is in it: for runs that clean up after themselves."""
+    server = await _server(url)
+    try:
+        name = str(url.database).replace('"', '""')
+        await server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
     finally:
         await server.close()
 

@@ -25,7 +25,6 @@ from sqlalchemy.engine import URL, make_url
 from ops import embedded, embedded_postgres
 from ops.processes import free_port
 from shared import migrations, topics
-from shared.settings import SERVICES
 
 PROJECT = Path(__file__).parents[1]
 READY_WITHIN_S = 120
@@ -253,10 +252,16 @@ async def for_a_stack(*, run: str) -> AsyncIterator[None]:
             address = await opened.enter_async_context(server())
             environment.setenv(variable, f"{address}/x" if server is postgres else address)
         yield
-        if brokers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-            await delete_topics(brokers, prefix=f"{run}.")
-        if url := os.environ.get("DATABASE_URL"):
-            made = Databases(url.rpartition("/")[0], run)
-            for service in SERVICES:
-                name = f"jangkau_{run}_{service}"
-                await made.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        stack = embedded.Stack(
+            data_dir=Path(),
+            broker="given",
+            output=lambda source, line: None,
+            environment={
+                "JANGKAU_DATABASE_URL": f"{os.environ.get('DATABASE_URL', '').rpartition('/')[0]}"
+                f"/jangkau_{run}_{{service}}",
+                "JANGKAU_KAFKA_BOOTSTRAP_SERVERS": os.environ.get("KAFKA_BOOTSTRAP_SERVERS", ""),
+                "JANGKAU_TOPIC_PREFIX": f"{run}.",
+                "JANGKAU_DISTRICTS": "",
+            },
+        )
+        await embedded.forget(stack)
