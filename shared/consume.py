@@ -63,7 +63,8 @@ class Received:
             key=self.key,
             payload=self.payload,
             headers=self.headers,
-            error=f"{type(error).__name__}: {error}"[:2000],
+            # A decoder quotes what it met; PostgreSQL stores no zero byte.
+            error=f"{type(error).__name__}: {error}".replace("\x00", "\\0")[:2000],
         )
 
 
@@ -98,6 +99,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.lag = 0
         self.standing_by = False
         self.joined = False
+        self.unreadable: str | None = None
         self._handler = handler
         self._failures = 0
         self._last_progress = time.monotonic()
@@ -202,6 +204,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 f"{self.name} has stopped: {self.parked_in_a_row} records in a row could not be "
                 "handled. Look at them with `jangkau dead-letters list`, then restart the service."
             )
+        if self.unreadable:
+            return f"{self.name} has stopped: {self.unreadable}"
         if self.stalled:
             return f"{self.name} has not polled Kafka for {self._idle_seconds():.0f} s"
         return None

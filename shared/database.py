@@ -135,9 +135,13 @@ async def _fetch(
     arguments = statement.arguments(values)
     # asyncpg takes None for the connection's own limit, so that no limit is a very high one.
     limit = NO_LIMIT_S if timeout_s is None else timeout_s
-    rows: list[Row] = await connection.fetch(
-        statement.numbered, *arguments, timeout=limit, record_class=Row
-    )
+    try:
+        rows: list[Row] = await connection.fetch(
+            statement.numbered, *arguments, timeout=limit, record_class=Row
+        )
+    except asyncpg.PostgresError as error:
+        error.detail = None  # quotes the row, which may be personal, and errors are logged
+        raise
     return rows
 
 
@@ -197,15 +201,23 @@ class Database:
             assert raw is not None  # noqa: S101 - it is connected
             session = AsyncSession(bind=connection, expire_on_commit=False)
             session.info[_RAW] = raw
+            transaction, ended = raw.transaction(), False
             try:
-                async with raw.transaction():
+                await transaction.start()
+                try:
                     yield session
                     await session.flush()
-            except asyncio.CancelledError:
-                # Cancelled just when it begins or ends, a transaction may stay open unnoticed, and
-                # what came after on this connection would be rolled back with it.
-                raw.terminate()
-                raise
+                except BaseException:
+                    await transaction.rollback()
+                    ended = True
+                    raise
+                await transaction.commit()
+                ended = True
+            finally:
+                # Cancelled or timed out while it begins or ends, a transaction may stay open
+                # unnoticed, and what came after on this connection would be rolled back with it.
+                if not ended:
+                    raw.terminate()
         for work in session.info.get("wakes", ()):
             self.wake(work)
 

@@ -34,6 +34,12 @@ Category = Literal[
 Urgency = Literal["normal", "urgent"]
 Role = Literal["psm", "tksk", "pensosmas", "pkh"]
 
+# Beyond this nothing is genuine, and neither Python nor PostgreSQL can put it into every time zone.
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)),
+]
+
 Data = TypeVar("Data", bound=BaseModel)
 
 
@@ -58,7 +64,7 @@ class Event(Contract, Generic[Data]):
     source: str = Field(description="the service that published it, such as /jangkau/intake")
     type: str
     subject: UUID = Field(description="case id")
-    time: AwareDatetime
+    time: Moment
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: str
     district: str = Field(description="Kemendagri code of the district, such as 19.04")
@@ -126,7 +132,7 @@ class ReportedCase(Contract):
     place: Place
     people: int = Field(default=1, ge=1)
     channel: str
-    reported_at: AwareDatetime
+    reported_at: Moment
 
 
 class CaseReported(Event[ReportedCase]):
@@ -151,7 +157,7 @@ class MadeOffer(Contract):
 
     offer_id: UUID
     answer_code: str = Field(description="short code that ties an answer to this offer")
-    respond_by: AwareDatetime
+    respond_by: Moment
     volunteer: OfferedVolunteer
     distance_m: float = Field(ge=0, description="great-circle metres")
     category: Category
@@ -159,7 +165,7 @@ class MadeOffer(Contract):
     people: int = 1
     place: Place
     utc_offset_minutes: int = Field(description="of the district, for times in messages")
-    reported_at: AwareDatetime
+    reported_at: Moment
 
 
 class OfferMade(Event[MadeOffer]):
@@ -193,7 +199,7 @@ class PublicCase(Contract):
     category: Word = Field(json_schema_extra={"enum": list(get_args(Category))})
     urgency: Word = Field(json_schema_extra={"enum": list(get_args(Urgency))})
     subdistrict: PublicSubdistrict
-    reported_at: AwareDatetime
+    reported_at: Moment
     waiting_for: Word | None = Field(
         default=None,
         json_schema_extra={"enum": ["no_volunteer_in_reach", "all_volunteers_busy"]},

@@ -34,7 +34,11 @@ log = structlog.get_logger("kafka")
 
 TOPIC_ALREADY_EXISTS = 36
 CONNECT_TIMEOUT = timedelta(seconds=10)
-STOP_TIMEOUT = timedelta(seconds=5)
+# How long a handler may take to end when it is asked to stop; a farewell to Kafka comes after it.
+GRACE = timedelta(seconds=5)
+STOP_TIMEOUT = timedelta(seconds=7)
+# Before a new consumer joins, the old one must have gone: a request to a frozen Kafka takes 15 s.
+REPLACE_TIMEOUT = timedelta(seconds=45)
 
 
 def make_broker(settings: Settings, *, client_id: str) -> KafkaBroker:
@@ -50,7 +54,7 @@ def make_broker(settings: Settings, *, client_id: str) -> KafkaBroker:
         max_batch_size=256 * 1024,
         request_timeout_ms=15_000,
         # How long a handler may take to end when the process is asked to stop.
-        graceful_timeout=STOP_TIMEOUT.total_seconds(),
+        graceful_timeout=GRACE.total_seconds(),
         # The decoder gives typed events already; a second validation would cost as much again.
         apply_types=False,
         logger=None,
@@ -177,16 +181,21 @@ class Publisher:
             await _stop(broker)
 
 
-async def _stop(broker: KafkaBroker) -> None:
-    """Stop within a bounded time: with Kafka away, a clean farewell may never come."""
+async def _stop(broker: KafkaBroker, *, within: timedelta = STOP_TIMEOUT) -> bool:
+    """Stop within a bounded time; returns whether all has ended.
+
+    With Kafka away, a clean farewell may never come.
+    """
     try:
-        async with asyncio.timeout(STOP_TIMEOUT.total_seconds()):
+        async with asyncio.timeout(within.total_seconds()):
             await broker.stop()
     except (TimeoutError, OSError) as error:
         log.warning("broker.not_stopped_cleanly", error=repr(error))
+        return False
+    return True
 
 
-def _wait_inside_the_poll(client: AIOKafkaConsumer) -> None:
+def _wait_inside_the_poll(client: AIOKafkaConsumer, consumer: Consumer) -> None:
     """Let a poll return when there is something, and not before.
 
     After an empty poll FastStream sleeps for as long again (``BatchSubscriber.get_msg`` of 0.7.8),
@@ -196,8 +205,15 @@ def _wait_inside_the_poll(client: AIOKafkaConsumer) -> None:
     poll = client.getmany
 
     async def until_there_is_something(*partitions: Partition, **options: Any) -> Any:
-        while not (records := await poll(*partitions, **{**options, "timeout_ms": 1000})):
-            pass
+        try:
+            while not (records := await poll(*partitions, **{**options, "timeout_ms": 1000})):
+                pass
+        except UnicodeDecodeError as error:
+            # aiokafka chokes on the name of a header. What it has read from other partitions in the
+            # same poll is gone while their positions have moved: no commit may follow.
+            consumer.unreadable = f"a record in Kafka cannot be read: {error}"
+            log.error("poll.unreadable", consumer=consumer.name, error=repr(error))
+            await asyncio.Event().wait()
         return records
 
     client.getmany = until_there_is_something
@@ -223,7 +239,7 @@ class Subscriptions:
                 elif stalled := [c for c in self.consumers if c.stalled]:
                     # aiokafka #1154, #1037: a consumer can be dead and look alive.
                     log.warning("consumers.restart", stalled=[c.name for c in stalled])
-                    await self._drop()
+                    await self._replace()
                 for consumer in self.consumers:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(1):  # no position while the group rebalances
@@ -243,7 +259,7 @@ class Subscriptions:
                 await broker.start()
         except Exception as error:
             log.warning("consumers.not_started", error=repr(error))
-            await _stop(broker)
+            await self._gone(broker)
             await asyncio.sleep(1)
             return
         except BaseException:
@@ -251,9 +267,27 @@ class Subscriptions:
             raise
         self._broker = broker
         for consumer in self.consumers:
-            _wait_inside_the_poll(consumer.subscriber.consumer)
+            _wait_inside_the_poll(consumer.subscriber.consumer, consumer)
             consumer.started()
         log.info("consumers.started", consumers=[c.name for c in self.consumers])
+
+    async def _replace(self) -> None:
+        """Let go of the consumers, so that new ones are made."""
+        broker, self._broker = self._broker, None
+        for consumer in self.consumers:
+            consumer.subscriber = None
+        if broker is not None:
+            await self._gone(broker)
+
+    async def _gone(self, broker: KafkaBroker) -> None:
+        """Stop consumers for good.
+
+        Raises:
+            RuntimeError: one is still there. It would stay in its group and keep partitions that
+                nobody reads, so the process has to end.
+        """
+        if not await _stop(broker, within=REPLACE_TIMEOUT):
+            raise RuntimeError("A consumer could not be stopped; only a new process is clean.")
 
     async def _drop(self) -> None:
         broker, self._broker = self._broker, None

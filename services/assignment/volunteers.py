@@ -211,10 +211,17 @@ _BY_PHONE = sql(_STORE.format(conflict="ON CONFLICT (district, phone) WHERE phon
 _BY_EMAIL = sql(_STORE.format(conflict="ON CONFLICT (district, email) WHERE phone IS NULL"))
 
 
+_LOCK = sql("""
+    SELECT id FROM volunteers WHERE district = :district ORDER BY id FOR NO KEY UPDATE
+""")
+
+
 async def store(
     session: AsyncSession, rows: Sequence[Mapping[str, Any]], *, district: District
 ) -> Imported:
     """Add volunteers, or update those with the same phone (or e-mail); wakes waiting cases."""
+    # In the order in which claims lock them, so that the two wait for each other.
+    await execute(session, _LOCK, {"district": district.code})
     added: list[bool] = []
     for statement, part in (
         (_BY_PHONE, [row for row in rows if row["phone"]]),

@@ -87,7 +87,7 @@ class Accepted:
 
 
 # What stands for the moment of receipt in an event until the database's clock has given it.
-_RECEIVED_AT = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+_RECEIVED_AT = datetime(2199, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 # The report and its event in one statement, which is a transaction of its own: all or nothing, in
 # one round trip. The event's times are put in by the database, whose clock is the only one.

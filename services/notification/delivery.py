@@ -5,6 +5,7 @@ only where the provider knows our id; elsewhere it is ``unknown`` and the next c
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -123,6 +124,7 @@ class Due:
     message_id: UUID
     attempt_id: UUID
     attempts: int
+    taken_at: float
     phone: str | None
     email: str | None
     outgoing: Outgoing
@@ -192,7 +194,10 @@ _SETTLE = sql("""
         next_attempt_at = now() + o.retry_in,
         sent_at = CASE o.state WHEN 'sent' THEN clock_timestamp() ELSE m.sent_at END
     FROM outcome o
-    WHERE m.id = o.message_id AND m.state = 'sending' AND m.attempts = o.attempts
+    WHERE m.id = o.message_id
+      AND ((m.state = 'sending' AND m.attempts = o.attempts)
+           -- It has gone out after all: not once more.
+           OR (o.state = 'sent' AND m.state IN ('queued', 'unknown')))
 """)
 _ABANDONED = sql("""
     SELECT m.*, a.id AS attempt_id
@@ -258,17 +263,19 @@ class Delivery:
         return len(due)
 
     async def _take(self) -> list[Due]:
+        taken_at = time.monotonic()
         rows = await self.database.statement(
             _TAKE,
             {"channel": self.channel.name, "limit": self.concurrency, "lease": self.lease},
         )
-        return [self._due(row) for row in rows]
+        return [self._due(row, taken_at=taken_at) for row in rows]
 
-    def _due(self, row: Any) -> Due:
+    def _due(self, row: Any, *, taken_at: float) -> Due:
         return Due(
             message_id=row.id,
             attempt_id=row.attempt_id,
             attempts=row.attempts,
+            taken_at=taken_at,
             phone=row.phone,
             email=row.email,
             outgoing=Outgoing(
@@ -281,6 +288,11 @@ class Delivery:
         )
 
     async def _call(self, due: Due) -> Outcome:
+        if time.monotonic() - due.taken_at > (self.lease - self.timeout).total_seconds():
+            # We were stopped in between; others may have given this attempt up already.
+            return Outcome(
+                due, "failed", error="too late for its lease", retry_in=backoff(due.attempts)
+            )
         try:
             async with asyncio.timeout(self.timeout.total_seconds()):
                 provider_id = await self.channel.send(due.outgoing)
@@ -357,7 +369,8 @@ class Delivery:
             if rows:
                 outcomes = [
                     self._unknown(
-                        self._due(row), "the process died before the provider had answered"
+                        self._due(row, taken_at=0),
+                        "the process died before the provider had answered",
                     )
                     for row in rows
                 ]

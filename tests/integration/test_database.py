@@ -5,6 +5,8 @@ import random
 from datetime import UTC, datetime
 
 import pytest
+from asyncpg import UniqueViolationError
+from asyncpg.transaction import Transaction
 from sqlalchemy.exc import IntegrityError
 
 from shared.database import Database, execute, is_transient, sql
@@ -101,3 +103,29 @@ async def test_an_error_that_passes_is_told_from_one_that_stays(intake_database:
     with pytest.raises(Exception, match="terminating connection") as passes:
         await intake_database.statement(sql("SELECT pg_terminate_backend(pg_backend_pid())"))
     assert is_transient(passes.value)
+
+
+async def test_a_commit_without_an_answer_takes_nobody_else_with_it(
+    intake_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never_answers(self: Transaction) -> None:
+        raise TimeoutError
+
+    with monkeypatch.context() as broken, pytest.raises(TimeoutError):
+        broken.setattr(Transaction, "commit", never_answers)
+        async with intake_database.transaction() as session:
+            await execute(session, ADD, {"consumer": "unanswered"})
+    await intake_database.statement(ADD, {"consumer": "next"})
+    async with intake_database.transaction() as session:
+        await execute(session, ADD, {"consumer": "next"})
+    await intake_database.engine.dispose()
+    assert await count(intake_database, "next") == 2
+
+
+async def test_an_error_keeps_the_row_it_is_about_to_itself(intake_database: Database) -> None:
+    twice = sql("INSERT INTO inbox (consumer, event_id) VALUES (:consumer, CAST(:id AS uuid))")
+    values = {"consumer": "Canary Kenari", "id": "01980c5f-8a10-7c3e-9b1d-5f2a6c7e8d01"}
+    await intake_database.statement(twice, values)
+    with pytest.raises(UniqueViolationError) as refused:
+        await intake_database.statement(twice, values)
+    assert "Canary" not in str(refused.value)

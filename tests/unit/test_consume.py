@@ -143,3 +143,8 @@ def test_the_letter_of_an_event_is_about_that_event() -> None:
     assert one.event is not None
     assert letter.event_id == one.event.id
     assert letter.record_id == str(one.event.id)
+
+
+def test_a_letter_holds_no_zero_byte_which_postgresql_could_not_store() -> None:
+    error = UndecodableRecord("subject: found '\x00'")
+    assert "\x00" not in delivery(broken=True).letter("assignment.intake-cases", error).error

@@ -63,7 +63,7 @@ async def _brokers(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[Ka
 
     monkeypatch.setattr(kafka, "make_broker", remember)
     monkeypatch.setattr(KafkaBroker, "start", do_not_connect)
-    monkeypatch.setattr(kafka, "_wait_inside_the_poll", lambda client: None)
+    monkeypatch.setattr(kafka, "_wait_inside_the_poll", lambda client, consumer: None)
     await service._subscriptions._start()
     await service._publisher._connected()
     return made

@@ -130,3 +130,13 @@ def test_a_topic_with_personal_data_forgets_within_a_week() -> None:
 def test_an_unknown_topic_has_no_name_here() -> None:
     with pytest.raises(KeyError):
         topics.named("nothing")
+
+
+@pytest.mark.parametrize(
+    "moment", ["9999-12-31T23:59:59.999999-12:00", "0001-01-01T00:00:00+14:00"]
+)
+def test_a_time_that_no_zone_can_show_is_not_decoded(moment: str) -> None:
+    event = json.loads(case_reported().to_json())
+    event["data"]["reported_at"] = moment
+    with pytest.raises(UndecodableRecord, match="reported_at"):
+        topics.INTAKE_CASES.decode(json.dumps(event).encode())
