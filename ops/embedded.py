@@ -145,9 +145,17 @@ class Stack:
         """
         async with httpx2.AsyncClient(timeout=2) as client:
             for name in SERVICES:
+                tries = 2
                 for _ in range(READY_WITHIN_S * 20):
                     if self.processes[name].returncode is not None:
-                        raise StackError(f"{name} ended while starting; its lines above say why.")
+                        if tries == 0:
+                            raise StackError(
+                                f"{name} ended while starting; its lines above say why."
+                            )
+                        # Somebody may have taken its port between our look and its start.
+                        tries -= 1
+                        self.ports[name] = free_port(preferred=self.ports[name])
+                        await self.start_service(name)
                     try:
                         answer = await client.get(f"{self.url(name)}/health/ready")
                         if answer.is_success and not answer.json()["joining"]:
