@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ log = structlog.get_logger("embedded")
 PROJECT = Path(__file__).parents[1]
 PORTS = {"intake": 8001, "assignment": 8002, "notification": 8003}
 READY_WITHIN_S = 60
+# A service that ends more often than this before it is ready will not start at all.
+STARTS_AGAIN = 2
 STOP_WITHIN_S = 8
 EMBEDDED_BROKER = {
     # It does not know InitProducerId.
@@ -85,6 +88,9 @@ class Stack:
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
+    last_lines: dict[str, deque[str]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=15))
+    )
     broker_port: int = 0
     stopping: bool = False
     _databases: dict[str, Database] = field(default_factory=dict)
@@ -135,27 +141,25 @@ class Stack:
     async def _pass_on(self, name: str, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101 - it was asked for
         async for line in process.stdout:
-            self.output(name, line.decode(errors="replace").rstrip())
+            text = line.decode(errors="replace").rstrip()
+            self.last_lines[name].append(text)
+            self.output(name, text)
 
     async def wait_until_ready(self) -> None:
-        """Wait until every service answers.
+        """Wait until every service answers; :meth:`supervise` starts again what ends meanwhile.
 
         Raises:
-            StackError: one ended, or is not ready in time.
+            StackError: one ends again and again, or is not ready in time.
         """
+        before = dict(self.restarts)
         async with httpx2.AsyncClient(timeout=2) as client:
             for name in SERVICES:
-                tries = 2
                 for _ in range(READY_WITHIN_S * 20):
-                    if self.processes[name].returncode is not None:
-                        if tries == 0:
-                            raise StackError(
-                                f"{name} ended while starting; its lines above say why."
-                            )
-                        # Somebody may have taken its port between our look and its start.
-                        tries -= 1
-                        self.ports[name] = free_port(preferred=self.ports[name])
-                        await self.start_service(name)
+                    if self.restarts.get(name, 0) - before.get(name, 0) > STARTS_AGAIN:
+                        raise StackError(
+                            f"{name} ended while starting. Its last lines:\n"
+                            + "\n".join(self.last_lines[name])
+                        )
                     try:
                         answer = await client.get(f"{self.url(name)}/health/ready")
                         if answer.is_success and not answer.json()["joining"]:
@@ -187,6 +191,8 @@ class Stack:
                 self.restarts[name] = self.restarts.get(name, 0) + 1
                 self.output("stack", f"{name} ended; starting it again")
                 await asyncio.sleep(min(0.2 * self.restarts[name], 5))
+                # Somebody may have taken its port between our look and its start.
+                self.ports[name] = free_port(preferred=self.ports[name])
                 await self.start_service(name)
 
     async def _broker_was_lost(self) -> None:
@@ -310,9 +316,10 @@ async def running(
             if fixed_ports and stack.ports[name] != PORTS[name]:
                 output("stack", f"{PORTS[name]} is in use; {name} takes {stack.ports[name]}")
             await stack.start_service(name)
-        await stack.wait_until_ready()
         supervisor = asyncio.create_task(stack.supervise(), name="supervisor")
         try:
+            await stack.wait_until_ready()
+            stack.restarts.clear()  # from here on they count
             yield stack
         finally:
             stack.stopping = True
