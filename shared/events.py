@@ -33,12 +33,17 @@ Category = Literal[
 ]
 Urgency = Literal["normal", "urgent"]
 Role = Literal["psm", "tksk", "pensosmas", "pkh"]
+Answer = Literal["accept", "decline", "arrived", "done", "obstacle", "hand_back"]
+Outcome = Literal["resolved", "referred", "not_found", "cancelled"]
 
 # Beyond this nothing is genuine, and neither Python nor PostgreSQL can put it into every time zone.
 Moment = Annotated[
     AwareDatetime,
     Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)),
 ]
+
+# A word that may get company: readers of an older version let a new one pass instead of parking it.
+Word = Annotated[str, Field(max_length=60)]
 
 Data = TypeVar("Data", bound=BaseModel)
 
@@ -175,8 +180,151 @@ class OfferMade(Event[MadeOffer]):
     type: Literal["id.jangkau.offer.made.v1"] = "id.jangkau.offer.made.v1"
 
 
-# A word that may get company: readers of an older version let a new one pass instead of parking it.
-Word = Annotated[str, Field(max_length=60)]
+class OfferAssigned(Event[MadeOffer]):
+    """A coordinator has given this case to this volunteer: it is theirs, not asked."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.offer.assigned.v1"] = "id.jangkau.offer.assigned.v1"
+
+
+class ClosedOffer(Contract):
+    """An offer that ended without its volunteer's own answer. Internal: holds personal data."""
+
+    offer_id: UUID
+    answer_code: str
+    reason: Word = Field(
+        json_schema_extra={
+            "enum": ["taken_by_another", "expired", "case_closed", "lapsed", "released"]
+        }
+    )
+    volunteer: OfferedVolunteer
+
+
+class OfferClosed(Event[ClosedOffer]):
+    """The volunteer is no longer asked: nothing about this offer may be sent any more."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.offer.closed.v1"] = "id.jangkau.offer.closed.v1"
+
+
+class Coordinator(Contract):
+    """Who is told when a case needs a person to decide. Internal: holds personal data."""
+
+    name: str
+    phone: str | None = Field(default=None, description="E.164")
+    email: str | None = None
+    language: str = "id"
+
+
+class AskedVolunteer(Contract):
+    """Who was asked for a case, and what came back."""
+
+    name: str
+    phone: str | None = Field(default=None, description="E.164")
+    role: Word
+    distance_m: float = Field(ge=0, description="great-circle metres")
+    state: Word = Field(description="of the offer: declined, expired, handed_back …")
+    words: str | None = Field(default=None, description="what they wrote")
+
+
+class EscalatedCase(Contract):
+    """A case that needs a coordinator, and why. Internal: holds personal data."""
+
+    code: str
+    reason: Word = Field(
+        json_schema_extra={
+            "enum": [
+                "nobody_left_to_ask",
+                "nobody_accepted_in_time",
+                "obstacle",
+                "no_news_after_arrival",
+            ]
+        }
+    )
+    words: str | None = Field(default=None, description="what the volunteer reported")
+    coordinators: list[Coordinator]
+    asked: list[AskedVolunteer]
+    category: Category
+    urgency: Urgency
+    people: int = 1
+    place: Place
+    utc_offset_minutes: int = Field(description="of the district, for times in messages")
+    reported_at: Moment
+
+
+class CaseEscalated(Event[EscalatedCase]):
+    """A coordinator must act; the search goes on behind it."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.case.escalated.v1"] = "id.jangkau.case.escalated.v1"
+
+
+class GivenAnswer(Contract):
+    """What a volunteer answered. Internal: the words may say anything."""
+
+    offer_id: UUID
+    answer: Answer
+    outcome: Outcome | None = Field(default=None, description="with done")
+    words: str | None = Field(default=None, max_length=1000, description="as they were written")
+    channel: Word
+    volunteer_id: UUID | None = Field(
+        default=None, description="whose answer it is, where the channel knows; else the offer's"
+    )
+    phone: str | None = Field(default=None, description="E.164; where the sentence back goes")
+    email: str | None = Field(default=None, description="where the sentence back goes")
+
+
+class OfferAnswered(Event[GivenAnswer]):
+    """A volunteer answered an offer."""
+
+    source_service = "notification"
+    type: Literal["id.jangkau.offer.answered.v1"] = "id.jangkau.offer.answered.v1"
+
+
+class UnreachableOffer(Contract):
+    """An offer that no channel could bring to its volunteer."""
+
+    offer_id: UUID
+    reason: Word
+
+
+class OfferUnreachable(Event[UnreachableOffer]):
+    """No channel reached the volunteer: ask the next one now."""
+
+    source_service = "notification"
+    type: Literal["id.jangkau.offer.unreachable.v1"] = "id.jangkau.offer.unreachable.v1"
+
+
+class JudgedAnswer(Contract):
+    """What became of an answer, to be said to whoever gave it. Internal: holds personal data."""
+
+    offer_id: UUID
+    answer_code: str | None = None
+    answer: Word
+    verdict: Word = Field(
+        json_schema_extra={
+            "enum": [
+                "recorded",
+                "already_recorded",
+                "too_late",
+                "taken_by_another",
+                "case_closed",
+                "not_accepted_yet",
+                "not_yours",
+                "unknown_offer",
+            ]
+        }
+    )
+    volunteer: OfferedVolunteer | None = None
+    phone: str | None = Field(default=None, description="E.164; from the answer")
+    email: str | None = Field(default=None, description="from the answer")
+
+
+class AnswerJudged(Event[JudgedAnswer]):
+    """An answer was recorded, or came too late: every answer gets a sentence back."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.answer.judged.v1"] = "id.jangkau.answer.judged.v1"
 
 
 class PublicSubdistrict(Contract):
@@ -195,7 +343,19 @@ class PublicCase(Contract):
     """
 
     version: int = Field(ge=1)
-    state: Word = Field(json_schema_extra={"enum": ["searching", "waiting", "offered"]})
+    state: Word = Field(
+        json_schema_extra={
+            "enum": [
+                "searching",
+                "waiting",
+                "offered",
+                "escalated",
+                "accepted",
+                "arrived",
+                "closed",
+            ]
+        }
+    )
     category: Word = Field(json_schema_extra={"enum": list(get_args(Category))})
     urgency: Word = Field(json_schema_extra={"enum": list(get_args(Urgency))})
     subdistrict: PublicSubdistrict
@@ -203,6 +363,23 @@ class PublicCase(Contract):
     waiting_for: Word | None = Field(
         default=None,
         json_schema_extra={"enum": ["no_volunteer_in_reach", "all_volunteers_busy"]},
+    )
+    escalated_for: Word | None = Field(
+        default=None,
+        description="why a coordinator has been told; it stays while the search goes on",
+        json_schema_extra={
+            "enum": [
+                "nobody_left_to_ask",
+                "nobody_accepted_in_time",
+                "obstacle",
+                "no_news_after_arrival",
+            ]
+        },
+    )
+    outcome: Word | None = Field(
+        default=None,
+        description="of a closed case",
+        json_schema_extra={"enum": list(get_args(Outcome))},
     )
 
 
@@ -225,3 +402,38 @@ class PublicCaseWaiting(Event[PublicCase]):
 
     source_service = "assignment"
     type: Literal["id.jangkau.public.case.waiting.v1"] = "id.jangkau.public.case.waiting.v1"
+
+
+class PublicCaseEscalated(Event[PublicCase]):
+    """A coordinator has been told, and why; the search goes on."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.public.case.escalated.v1"] = "id.jangkau.public.case.escalated.v1"
+
+
+class PublicCaseAccepted(Event[PublicCase]):
+    """A volunteer is on the way."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.public.case.accepted.v1"] = "id.jangkau.public.case.accepted.v1"
+
+
+class PublicCaseArrived(Event[PublicCase]):
+    """The volunteer is with the person."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.public.case.arrived.v1"] = "id.jangkau.public.case.arrived.v1"
+
+
+class PublicCaseReopened(Event[PublicCase]):
+    """Whoever had it has it no longer: a volunteer is being looked for again."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.public.case.reopened.v1"] = "id.jangkau.public.case.reopened.v1"
+
+
+class PublicCaseClosed(Event[PublicCase]):
+    """The case has ended, with an outcome."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.public.case.closed.v1"] = "id.jangkau.public.case.closed.v1"

@@ -12,11 +12,22 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.events import (
+    AnswerJudged,
+    CaseEscalated,
     CaseReported,
     Event,
+    OfferAnswered,
+    OfferAssigned,
+    OfferClosed,
     OfferMade,
+    OfferUnreachable,
+    PublicCaseAccepted,
+    PublicCaseArrived,
+    PublicCaseClosed,
+    PublicCaseEscalated,
     PublicCaseOffered,
     PublicCaseOpened,
+    PublicCaseReopened,
     PublicCaseWaiting,
 )
 
@@ -86,7 +97,15 @@ ASSIGNMENT_OFFERS = Topic(
     "assignment.offers",
     written_by="assignment",
     read_by=("notification",),
-    events=(OfferMade,),
+    events=(OfferMade, OfferAssigned, OfferClosed, AnswerJudged, CaseEscalated),
+    retention=WEEK,
+    personal_data=True,
+)
+NOTIFICATION_ANSWERS = Topic(
+    "notification.answers",
+    written_by="notification",
+    read_by=("assignment",),
+    events=(OfferAnswered, OfferUnreachable),
     retention=WEEK,
     personal_data=True,
 )
@@ -94,11 +113,20 @@ PUBLIC_CASES = Topic(
     "public.cases",
     written_by="assignment",
     read_by=("intake", "other agencies"),
-    events=(PublicCaseOpened, PublicCaseOffered, PublicCaseWaiting),
+    events=(
+        PublicCaseOpened,
+        PublicCaseOffered,
+        PublicCaseWaiting,
+        PublicCaseEscalated,
+        PublicCaseAccepted,
+        PublicCaseArrived,
+        PublicCaseReopened,
+        PublicCaseClosed,
+    ),
     retention=None,
     personal_data=False,
 )
-ALL = (INTAKE_CASES, ASSIGNMENT_OFFERS, PUBLIC_CASES)
+ALL = (INTAKE_CASES, ASSIGNMENT_OFFERS, NOTIFICATION_ANSWERS, PUBLIC_CASES)
 
 TOPIC_OF = {event: topic for topic in ALL for event in topic.events}
 

@@ -6,11 +6,13 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
     Computed,
     DateTime,
+    Identity,
     Index,
     Text,
     UniqueConstraint,
@@ -39,8 +41,8 @@ class Cube(UserDefinedType[str]):
 ischema_names["cube"] = Cube
 
 
-def _moment(**kwargs: Any) -> Any:
-    return Column(DateTime(timezone=True), nullable=False, **kwargs)
+def _moment(*, nullable: bool = False, **kwargs: Any) -> Any:
+    return Column(DateTime(timezone=True), nullable=nullable, **kwargs)
 
 
 class Volunteer(SQLModel, table=True):
@@ -49,7 +51,10 @@ class Volunteer(SQLModel, table=True):
     __tablename__ = "volunteers"
     __table_args__ = (
         CheckConstraint("open_cases BETWEEN 0 AND capacity", name="volunteers_not_overloaded"),
-        CheckConstraint("phone IS NOT NULL OR email IS NOT NULL", name="volunteers_reachable"),
+        # Nobody can be asked who cannot be reached.
+        CheckConstraint(
+            "NOT on_duty OR phone IS NOT NULL OR email IS NOT NULL", name="volunteers_reachable"
+        ),
         Index(
             "volunteers_phone",
             "district",
@@ -65,6 +70,11 @@ class Volunteer(SQLModel, table=True):
             postgresql_where=text("phone IS NULL"),
         ),
         Index("volunteers_nearest", "district", "available", "home", postgresql_using="gist"),
+        Index(
+            "volunteers_ready_changes_at",
+            "ready_changes_at",
+            postgresql_where=text("ready_changes_at IS NOT NULL"),
+        ),
     )
 
     id: UUID = Field(primary_key=True)
@@ -79,14 +89,33 @@ class Volunteer(SQLModel, table=True):
     longitude: float
     # Empty: every category.
     categories: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
+    # What they have learnt, in the district's own words, such as mental_health.
+    trainings: list[str] = Field(
+        default_factory=list,
+        sa_column=Column(ARRAY(Text), nullable=False, server_default="{}"),
+    )
     capacity: int
+    # Open offers and accepted cases: each has a place.
     open_cases: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    # The switch that a person sets; times, leave and rest are below and come together in `ready`.
     on_duty: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
+    # Weekly, in the district's time; empty: always. See duty.py.
+    duty_times: list[dict[str, Any]] = Field(
+        default_factory=list, sa_column=Column(JSONB, nullable=False, server_default="[]")
+    )
+    off_until: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    rest_until: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    # Whether times, leave and rest allow it now, and when that changes; kept by the sweep.
+    ready: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
+    ready_changes_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    last_reached_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
     # Computed columns are compared by value, so a claim that leaves somebody available touches no
     # index and stays a heap-only update.
     available: bool = Field(
         sa_column=Column(
-            Boolean, Computed("on_duty AND open_cases < capacity", persisted=True), nullable=True
+            Boolean,
+            Computed("on_duty AND ready AND open_cases < capacity", persisted=True),
+            nullable=True,
         )
     )
     home: str = Field(
@@ -103,8 +132,18 @@ class Case(SQLModel, table=True):
 
     __tablename__ = "cases"
     __table_args__ = (
-        CheckConstraint("state IN ('searching', 'waiting', 'offered')", name="cases_state"),
-        Index("cases_due", "next_action_at", postgresql_where=text("state = 'waiting'")),
+        CheckConstraint(
+            "state IN ('searching', 'waiting', 'offered', 'escalated', 'accepted', 'arrived', "
+            "'closed')",
+            name="cases_state",
+        ),
+        Index("cases_due", "next_action_at", postgresql_where=text("next_action_at IS NOT NULL")),
+        Index(
+            "cases_unserved",
+            "district",
+            postgresql_where=text("state IN ('searching', 'waiting', 'escalated')"),
+        ),
+        Index("cases_code", "code"),
     )
 
     id: UUID = Field(primary_key=True)
@@ -130,9 +169,18 @@ class Case(SQLModel, table=True):
     # Of the public feed: 1..n, raised with every change that others may see.
     version: int
     changed_at: datetime = Field(default=None, sa_column=_moment(server_default=func.now()))
-    next_action_at: datetime | None = Field(
-        default=None, sa_column=Column(DateTime(timezone=True), nullable=True)
-    )
+    # When the sweep looks at it next: a deadline, an escalation, another try. Null when closed.
+    next_action_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    # How many are asked at once.
+    parallel: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    # Where the search is: the stage of the policy's plan, and how many were asked in it.
+    stage: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    asked_in_stage: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    escalate_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    escalated_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    escalated_for: str | None = Field(default=None, sa_type=Text)
+    outcome: str | None = Field(default=None, sa_type=Text)
+    closed_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
 
 
 class Offer(SQLModel, table=True):
@@ -141,12 +189,24 @@ class Offer(SQLModel, table=True):
     __tablename__ = "offers"
     __table_args__ = (
         UniqueConstraint("case_id", "volunteer_id", name="offers_asked_once"),
-        CheckConstraint("state IN ('offered')", name="offers_state"),
+        CheckConstraint(
+            "state IN ('offered', 'accepted', 'arrived', 'done', 'declined', 'expired', "
+            "'withdrawn', 'unreachable', 'handed_back', 'lapsed')",
+            name="offers_state",
+        ),
+        CheckConstraint("slot BETWEEN 1 AND slots", name="offers_slots"),
         Index(
-            "offers_one_open_per_case",
+            "offers_open_slots",
             "case_id",
+            "slot",
             unique=True,
             postgresql_where=text("state = 'offered'"),
+        ),
+        Index(
+            "offers_one_acceptance",
+            "case_id",
+            unique=True,
+            postgresql_where=text("state IN ('accepted', 'arrived')"),
         ),
         Index(
             "offers_open_code",
@@ -154,7 +214,7 @@ class Offer(SQLModel, table=True):
             unique=True,
             postgresql_where=text("state = 'offered'"),
         ),
-        Index("offers_volunteer", "volunteer_id"),
+        Index("offers_volunteer", "volunteer_id", "made_at"),
     )
 
     id: UUID = Field(primary_key=True)
@@ -168,7 +228,62 @@ class Offer(SQLModel, table=True):
     reasons: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
     made_at: datetime = Field(sa_column=_moment(server_default=func.now()))
     respond_by: datetime = Field(sa_column=_moment())
+    # One of `slots` that may be open at once for the case.
+    slot: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    slots: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    answered_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    ended_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    # The volunteer's own, as they came with the last answer.
+    words: str | None = Field(default=None, sa_type=Text)
+    # The coordinator who gave the case to this volunteer, instead of asking.
+    assigned_by: str | None = Field(default=None, sa_type=Text)
+
+
+class AnswerRow(SQLModel, table=True):
+    """Every answer that came in, and what became of it."""
+
+    __tablename__ = "answers"
+    __table_args__ = (Index("answers_case", "case_id"),)
+
+    event_id: UUID = Field(primary_key=True)
+    offer_id: UUID
+    case_id: UUID
+    answer: str = Field(sa_type=Text)
+    outcome: str | None = Field(default=None, sa_type=Text)
+    words: str | None = Field(default=None, sa_type=Text)
+    channel: str = Field(sa_type=Text)
+    verdict: str = Field(sa_type=Text)
+    answered_at: datetime = Field(sa_column=_moment())
+    recorded_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+
+
+class LogLine(SQLModel, table=True):
+    """One line of a case's story: what happened, who did it, and why."""
+
+    __tablename__ = "case_log"
+    __table_args__ = (Index("case_log_case", "case_id", "id"),)
+
+    id: int | None = Field(
+        default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True)
+    )
+    case_id: UUID = Field(foreign_key="cases.id")
+    at: datetime = Field(sa_column=_moment(server_default=func.now()))
+    what: str = Field(sa_type=Text)
+    who: str | None = Field(default=None, sa_type=Text)
+    offer_id: UUID | None = None
+    why: str | None = Field(default=None, sa_type=Text)
+
+
+class Opening(SQLModel, table=True):
+    """Somebody has become available in a district: the sweep lets its cases look again."""
+
+    __tablename__ = "openings"
+
+    id: int | None = Field(
+        default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True)
+    )
+    district: str = Field(sa_type=Text)
 
 
 # What the migrations of this service are checked against.
-TABLES = (Volunteer, Case, Offer, *SPINE_TABLES)
+TABLES = (Volunteer, Case, Offer, AnswerRow, LogLine, Opening, *SPINE_TABLES)
