@@ -20,6 +20,37 @@ CAPACITY = 3
 REACH_KM = 1000
 # About one kilometre.
 SPREAD_DEGREES = 0.01
+# Generous: what a run shows is who is found and how fast, not what an agency has decided. One at a
+# time, everybody from the first step on, nobody tired, and no coordinator woken for a week.
+POLICY = f"""\
+[answer]
+normal_minutes = 30
+urgent_minutes = 30
+[parallel]
+normal = 1
+urgent = 1
+[search]
+steps_km = [40]
+rounds = 1000
+first_roles = []
+neighbours = []
+retry_after_seconds = 60
+same_distance_km = 0.001
+recent_days = 14
+[acceptance]
+arrive_within_minutes = 1440
+report_within_minutes = 1440
+[escalation]
+normal_minutes = 10080
+urgent_minutes = 10080
+[volunteer]
+default_capacity = {CAPACITY}
+rest_hours = 0
+[[coordinators]]
+name = "Coordinator"
+phone = "+6289020000000"
+email = "coordinator@example.org"
+"""
 
 CATEGORY_WORDS = {
     "homeless": "homeless",
@@ -110,12 +141,7 @@ def make_district(reports: Sequence[PlannedReport], folder: Path, *, seed: int =
     target = folder / DISTRICT
     target.mkdir(parents=True, exist_ok=True)
     (target / "places.toml").write_text(_places(areas), encoding="utf-8")
-    (target / "policy.toml").write_text(
-        "[offer]\nrespond_within_minutes = 30\nradius_km = 40\n"
-        "[waiting]\nretry_after_seconds = 60\n"
-        f"[volunteer]\ndefault_capacity = {CAPACITY}\n",
-        encoding="utf-8",
-    )
+    (target / "policy.toml").write_text(POLICY, encoding="utf-8")
     volunteers = target / "volunteers.csv"
     with volunteers.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)

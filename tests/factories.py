@@ -7,18 +7,36 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from shared.events import (
+    AnswerJudged,
+    AskedVolunteer,
+    CaseEscalated,
     CaseReported,
+    ClosedOffer,
+    Coordinator,
+    EscalatedCase,
     Event,
+    GivenAnswer,
+    JudgedAnswer,
     MadeOffer,
+    OfferAnswered,
+    OfferAssigned,
+    OfferClosed,
     OfferedVolunteer,
     OfferMade,
+    OfferUnreachable,
     Place,
     PublicCase,
+    PublicCaseAccepted,
+    PublicCaseArrived,
+    PublicCaseClosed,
+    PublicCaseEscalated,
     PublicCaseOffered,
     PublicCaseOpened,
+    PublicCaseReopened,
     PublicCaseWaiting,
     PublicSubdistrict,
     ReportedCase,
+    UnreachableOffer,
 )
 
 NOON = datetime(2026, 3, 1, 5, 0, tzinfo=UTC)  # 12.00 in Bangka Tengah
@@ -72,15 +90,25 @@ def case_reported(
     return reported
 
 
+def offered_volunteer(**values: Any) -> OfferedVolunteer:
+    """Siti, who can be reached both ways."""
+    data = {
+        "id": uuid7(),
+        "name": "Siti",
+        "phone": "+6281234567890",
+        "email": "siti@example.org",
+        **values,
+    }
+    return OfferedVolunteer.model_validate(data)
+
+
 def made_offer(**values: Any) -> MadeOffer:
     """What one volunteer is asked."""
     data = {
         "offer_id": uuid7(),
         "answer_code": "K7P2M",
         "respond_by": NOON + timedelta(minutes=10),
-        "volunteer": OfferedVolunteer(
-            id=uuid7(), name="Siti", phone="+6281234567890", email="siti@example.org"
-        ),
+        "volunteer": offered_volunteer(),
         "distance_m": 3200.0,
         "category": "elderly_abandoned",
         "urgency": "normal",
@@ -93,27 +121,216 @@ def made_offer(**values: Any) -> MadeOffer:
     return MadeOffer.model_validate(data)
 
 
+def _event(
+    kind: type[Event[Any]], data: Any, *, case_id: UUID | None, drill: bool, time: datetime = NOON
+) -> Any:
+    return kind.of(data, case_id=case_id or uuid7(), district=DISTRICT, time=time, drill=drill)
+
+
 def offer_made(*, drill: bool = False, case_id: UUID | None = None, **values: Any) -> OfferMade:
     """An offer on its way to a volunteer, open for an hour from now."""
     values = {"respond_by": datetime.now(UTC) + timedelta(hours=1), **values}
-    made: OfferMade = OfferMade.of(
-        made_offer(**values), case_id=case_id or uuid7(), district=DISTRICT, time=NOON, drill=drill
+    made: OfferMade = _event(OfferMade, made_offer(**values), case_id=case_id, drill=drill)
+    return made
+
+
+def offer_assigned(
+    *, drill: bool = False, case_id: UUID | None = None, **values: Any
+) -> OfferAssigned:
+    """A case that a coordinator has just given to a volunteer."""
+    values = {"respond_by": datetime.now(UTC) + timedelta(hours=1), **values}
+    made: OfferAssigned = _event(
+        OfferAssigned,
+        made_offer(**values),
+        case_id=case_id,
+        drill=drill,
+        time=datetime.now(UTC),
     )
     return made
 
 
+def offer_closed(
+    reason: str = "taken_by_another",
+    *,
+    offer: Event[MadeOffer] | None = None,
+    drill: bool = False,
+    case_id: UUID | None = None,
+    time: datetime | None = None,
+    **values: Any,
+) -> OfferClosed:
+    """An offer that ended: ``offer``, or one of which nobody has heard. ``time``: now."""
+    data = {
+        "offer_id": offer.data.offer_id if offer else uuid7(),
+        "answer_code": offer.data.answer_code if offer else "K7P2M",
+        "reason": reason,
+        "volunteer": offer.data.volunteer if offer else offered_volunteer(),
+        **values,
+    }
+    made: OfferClosed = _event(
+        OfferClosed,
+        ClosedOffer.model_validate(data),
+        case_id=case_id or (offer.subject if offer else None),
+        drill=offer.drill if offer else drill,
+        time=time or datetime.now(UTC),
+    )
+    return made
+
+
+def answer_judged(
+    answer: str = "accept",
+    verdict: str = "recorded",
+    *,
+    offer: Event[MadeOffer] | None = None,
+    drill: bool = False,
+    case_id: UUID | None = None,
+    time: datetime | None = None,
+    **values: Any,
+) -> AnswerJudged:
+    """What became of an answer: to ``offer``, or to one that nobody knows. ``time``: now."""
+    data = {
+        "offer_id": offer.data.offer_id if offer else uuid7(),
+        "answer_code": offer.data.answer_code if offer else "K7P2M",
+        "answer": answer,
+        "verdict": verdict,
+        "volunteer": offer.data.volunteer if offer else offered_volunteer(),
+        **values,
+    }
+    made: AnswerJudged = _event(
+        AnswerJudged,
+        JudgedAnswer.model_validate(data),
+        case_id=case_id or (offer.subject if offer else None),
+        drill=offer.drill if offer else drill,
+        time=time or datetime.now(UTC),
+    )
+    return made
+
+
+def coordinator(**values: Any) -> Coordinator:
+    """Bu Ani of the agency, who can be reached both ways."""
+    data = {"name": "Ani", "phone": "+6281200000001", "email": "ani@example.org", **values}
+    return Coordinator.model_validate(data)
+
+
+def asked_volunteer(**values: Any) -> AskedVolunteer:
+    """Somebody who was asked and said no."""
+    data = {
+        "name": "Budi",
+        "phone": "+6281234567891",
+        "role": "psm",
+        "distance_m": 3200.0,
+        "state": "declined",
+        **values,
+    }
+    return AskedVolunteer.model_validate(data)
+
+
+def case_escalated(
+    reason: str = "nobody_left_to_ask",
+    *,
+    drill: bool = False,
+    case_id: UUID | None = None,
+    time: datetime | None = None,
+    **values: Any,
+) -> CaseEscalated:
+    """A case that a coordinator must look at: one volunteer was asked. ``time``: now."""
+    data = {
+        "code": "ABCD2345",
+        "reason": reason,
+        "coordinators": [coordinator()],
+        "asked": [asked_volunteer()],
+        "category": "elderly_abandoned",
+        "urgency": "normal",
+        "people": 1,
+        "place": place(village="19.04.01.1002", village_name="Berok"),
+        "utc_offset_minutes": 420,
+        "reported_at": NOON,
+        **values,
+    }
+    made: CaseEscalated = _event(
+        CaseEscalated,
+        EscalatedCase.model_validate(data),
+        case_id=case_id,
+        drill=drill,
+        time=time or datetime.now(UTC),
+    )
+    return made
+
+
+def offer_answered(
+    answer: str = "accept",
+    *,
+    offer: Event[MadeOffer] | None = None,
+    offer_id: UUID | None = None,
+    drill: bool = False,
+    case_id: UUID | None = None,
+    time: datetime = NOON,
+    **values: Any,
+) -> OfferAnswered:
+    """What a volunteer answered: to ``offer``, to the one with ``offer_id``, or to no known one."""
+    volunteer = offer.data.volunteer if offer else None
+    data = {
+        "offer_id": offer.data.offer_id if offer else offer_id or uuid7(),
+        "answer": answer,
+        "outcome": "resolved" if answer == "done" else None,
+        "channel": "sandbox",
+        "volunteer_id": volunteer.id if volunteer else None,
+        "phone": volunteer.phone if volunteer else None,
+        "email": volunteer.email if volunteer else None,
+        **values,
+    }
+    made: OfferAnswered = _event(
+        OfferAnswered,
+        GivenAnswer.model_validate(data),
+        case_id=case_id or (offer.subject if offer else None),
+        drill=offer.drill if offer else drill,
+        time=time,
+    )
+    return made
+
+
+def offer_unreachable(
+    reason: str = "no_channel_left",
+    *,
+    offer: Event[MadeOffer] | None = None,
+    offer_id: UUID | None = None,
+    drill: bool = False,
+    case_id: UUID | None = None,
+    time: datetime = NOON,
+) -> OfferUnreachable:
+    """An offer that no channel could bring: ``offer``, or the one with ``offer_id``."""
+    data = {
+        "offer_id": offer.data.offer_id if offer else offer_id or uuid7(),
+        "reason": reason,
+    }
+    made: OfferUnreachable = _event(
+        OfferUnreachable,
+        UnreachableOffer.model_validate(data),
+        case_id=case_id or (offer.subject if offer else None),
+        drill=offer.drill if offer else drill,
+        time=time,
+    )
+    return made
+
+
+PUBLIC: dict[str, type[Event[PublicCase]]] = {
+    "searching": PublicCaseOpened,
+    "offered": PublicCaseOffered,
+    "waiting": PublicCaseWaiting,
+    "escalated": PublicCaseEscalated,
+    "accepted": PublicCaseAccepted,
+    "arrived": PublicCaseArrived,
+    "reopened": PublicCaseReopened,
+    "closed": PublicCaseClosed,
+}
+
+
 def public_case(
-    state: str, *, version: int, case_id: UUID, waiting_for: str | None = None
+    state: str, *, version: int, case_id: UUID, waiting_for: str | None = None, **values: Any
 ) -> Event[PublicCase]:
-    """One step in the public life of a case."""
-    kind: type[Event[PublicCase]] = {
-        "searching": PublicCaseOpened,
-        "offered": PublicCaseOffered,
-        "waiting": PublicCaseWaiting,
-    }[state]
+    """One step in the public life of a case; ``reopened`` is a step back to searching."""
     data = {
         "version": version,
-        "state": state,
+        "state": "searching" if state == "reopened" else state,
         "category": "homeless",
         "urgency": "normal",
         "subdistrict": PublicSubdistrict(
@@ -121,8 +338,9 @@ def public_case(
         ),
         "reported_at": NOON,
         "waiting_for": waiting_for,
+        **values,
     }
-    made: Event[PublicCase] = kind.of(
+    made: Event[PublicCase] = PUBLIC[state].of(
         PublicCase.model_validate(data),
         case_id=case_id,
         district=DISTRICT,

@@ -5,9 +5,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.assignment import api, handlers
 from services.assignment.settings import AssignmentSettings
+from services.assignment.turn import STATES
 from shared import topics
 from shared.database import execute, sql
-from shared.districts import load_districts
+from shared.districts import Districts
 from shared.service import Service
 
 CASES = Gauge("jangkau_cases", "Cases by state.", ["state"])
@@ -20,7 +21,7 @@ OLDEST_WAITING = Gauge(
 def compose(settings: AssignmentSettings | None = None) -> Service:
     """The whole service on one screen."""
     settings = settings or AssignmentSettings()
-    districts = load_districts(settings.district_folders, villages=False)
+    districts = Districts(settings.district_folders, villages=False)
     service = Service(
         name="assignment",
         settings=settings,
@@ -30,7 +31,9 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
     sweep = handlers.Sweep(service.database, districts=districts, every_s=settings.sweep_seconds)
     service.routers = [api.router(service.database, token=settings.agency_token)]
     service.consume(topics.INTAKE_CASES, handlers.on_intake_cases(districts))
+    service.consume(topics.NOTIFICATION_ANSWERS, handlers.on_notification_answers(districts))
     service.loop("sweep", sweep.run)
+    service.loop("policy", handlers.PolicyWatch(districts).run)
     service.measures = [measure_cases]
     return service
 
@@ -46,6 +49,6 @@ async def measure_cases(session: AsyncSession) -> None:
         """),
     )
     counts = {row.state: row for row in rows}
-    for state in ("searching", "waiting", "offered"):
+    for state in STATES:
         CASES.labels(state).set(counts[state].cases if state in counts else 0)
     OLDEST_WAITING.set(counts["waiting"].oldest if "waiting" in counts else 0)

@@ -2,19 +2,33 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
+from uuid import UUID
 
+import structlog
+from prometheus_client import Counter
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.assignment import offers
+from services.assignment import answers, duty, offers, openings
+from services.assignment.answers import Heard
 from shared.consume import Handler
-from shared.database import Database
-from shared.districts import District
+from shared.database import Database, is_transient, sql
+from shared.districts import District, Districts
 from shared.events import CaseReported
 from shared.health import Loop
 
+log = structlog.get_logger("sweep")
+
+SWEEP_FAILURES = Counter(
+    "jangkau_sweep_failures_total",
+    "Cases that the sweep could not act on. Any rise: a person has to look at the log.",
+)
+# A case on which the sweep fails is looked at again after this long, so that it holds up no other.
+FAILED_PAUSE = timedelta(minutes=5)
+
 
 def on_intake_cases(districts: Mapping[str, District]) -> Handler:
-    """Open a case for each report and ask the nearest volunteer."""
+    """Open a case for each report and ask the nearest volunteers."""
 
     async def handle(session: AsyncSession, reported: list[CaseReported]) -> None:
         await offers.open_cases(session, reported, districts=districts)
@@ -22,8 +36,17 @@ def on_intake_cases(districts: Mapping[str, District]) -> Handler:
     return handle
 
 
+def on_notification_answers(districts: Mapping[str, District]) -> Handler:
+    """Let each answer take effect, or say why it cannot."""
+
+    async def handle(session: AsyncSession, heard: list[Heard]) -> None:
+        await answers.take_answers(session, heard, districts=districts)
+
+    return handle
+
+
 class Sweep:
-    """Tries waiting cases again when their time has come."""
+    """Acts on deadlines, on volunteers whose duty begins, and on those who have become free."""
 
     def __init__(
         self, database: Database, *, districts: Mapping[str, District], every_s: float
@@ -31,12 +54,82 @@ class Sweep:
         self.database = database
         self.districts = districts
         self.every_s = every_s
+        self._wake = database.wake_on_commit(openings.WORK)
 
     async def run(self, loop: Loop) -> None:
-        """Sweep until cancelled."""
+        """Sweep until cancelled; at once when somebody has become available here."""
         while True:
             loop.beat()
+            self._wake.clear()
+            await self.look_at_volunteers()
+            if await self.look_at_cases() < offers.SWEEP_SIZE:
+                try:
+                    async with asyncio.timeout(self.every_s):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+
+    async def look_at_volunteers(self) -> None:
+        """Let duty begin and end, and wake the cases that somebody new could help."""
+        async with self.database.transaction() as session:
+            timezones = {code: district.timezone for code, district in self.districts.items()}
+            await duty.refresh(session, timezones)
+        # On its own: it waits for cases, and must hold no volunteer meanwhile.
+        async with self.database.transaction() as session:
+            await offers.wake(session, districts=self.districts)
+
+    async def look_at_cases(self) -> int:
+        """Act on the cases whose moment has come, one by one if all together fail; returns how
+        many there were."""
+        try:
             async with self.database.transaction() as session:
-                tried = await offers.retry_waiting(session, districts=self.districts)
-            if tried < offers.SWEEP_SIZE:
-                await asyncio.sleep(self.every_s)
+                return len(await offers.sweep(session, districts=self.districts))
+        except Exception as error:
+            if is_transient(error):
+                raise
+            log.exception("sweep.failed")
+        return await self._one_by_one()
+
+    async def _one_by_one(self) -> int:
+        async with self.database.transaction() as session:
+            due = await offers.due(session, districts=self.districts)
+        for case_id in due:
+            try:
+                async with self.database.transaction() as session:
+                    await offers.sweep(session, districts=self.districts, only=case_id)
+            except Exception as error:
+                if is_transient(error):
+                    raise
+                log.exception("sweep.case_failed", case=str(case_id))
+                SWEEP_FAILURES.inc()
+                await self._later(case_id)
+        return len(due)
+
+    async def _later(self, case_id: UUID) -> None:
+        await self.database.statement(
+            sql("""
+                UPDATE cases SET next_action_at = now() + CAST(:pause AS interval)
+                WHERE id = :id
+            """),
+            {"id": case_id, "pause": FAILED_PAUSE},
+        )
+
+
+class PolicyWatch:
+    """Reads the districts' folders again when they have changed."""
+
+    EVERY_S = 5.0
+
+    def __init__(self, districts: Districts) -> None:
+        self.districts = districts
+
+    async def run(self, loop: Loop) -> None:
+        """Look every few seconds, until cancelled; a broken file changes nothing and is told."""
+        while True:
+            loop.beat()
+            before = self.districts.problem
+            for code in await asyncio.to_thread(self.districts.reload):
+                log.info("policy.reloaded", district=code)
+            if self.districts.problem and self.districts.problem != before:
+                log.error("policy.refused", problem=self.districts.problem)
+            await asyncio.sleep(self.EVERY_S)

@@ -1,32 +1,44 @@
-"""The life of a case until a volunteer is asked: opened, offered, or waiting and tried again."""
+"""The offer loop: a case is opened, volunteers are asked, deadlines pass, others are asked.
+
+Nothing lives in memory only: `next_action_at` of each case says when the sweep looks at it again.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.assignment import matching
-from services.assignment.matching import Choice, Match, Need
+from services.assignment import matching, search
 from services.assignment.models import Case
-from shared import codes, outbox
-from shared.database import execute, now, sql
-from shared.districts import District, Policy
+from services.assignment.search import Claimed, Match, Need
+from services.assignment.turn import (
+    HELD,
+    OPEN,
+    UNSERVED,
+    Asked,
+    Turn,
+    place,
+    public,
+    utc_offset_minutes,
+)
+from shared import codes
+from shared.database import column, execute, sql
+from shared.districts import District
 from shared.events import (
     CaseReported,
-    Event,
+    Category,
     MadeOffer,
     OfferMade,
-    Place,
-    PublicCase,
     PublicCaseOffered,
     PublicCaseOpened,
+    PublicCaseReopened,
     PublicCaseWaiting,
-    PublicSubdistrict,
+    Urgency,
 )
 
 # How many due cases one sweep takes; the next follows at once if there are more.
@@ -37,10 +49,13 @@ class UnknownDistrict(LookupError):
     """A case of a district that has no folder here."""
 
 
+# --- opening --------------------------------------------------------------------------------------
+
+
 async def open_cases(
     session: AsyncSession, reports: Sequence[CaseReported], *, districts: Mapping[str, District]
 ) -> None:
-    """Open a case for each report and look for a volunteer at once.
+    """Open a case for each report and look for volunteers at once.
 
     Raises:
         UnknownDistrict: one of them is of a district that this service does not know.
@@ -52,50 +67,16 @@ async def open_cases(
     cases = await _insert_cases(session, reports)
     if not cases:
         return
-    opened = [_public(PublicCaseOpened, case) for case in cases]
-    sought = await seek(session, cases, districts=districts, moment=cases[0].changed_at)
-    await outbox.publish(session, [*opened, *sought])
-
-
-async def retry_waiting(session: AsyncSession, *, districts: Mapping[str, District]) -> int:
-    """Look again for the waiting cases whose time has come; returns how many there were."""
-    moment = await now(session)
-    query = (
-        select(Case)
-        .where(
-            col(Case.state) == "waiting",
-            col(Case.next_action_at) <= moment,
-            # A case whose district was taken away waits until it is back.
-            col(Case.district).in_(list(districts)),
-        )
-        .order_by(col(Case.urgency) != "urgent", col(Case.next_action_at), col(Case.id))
-        .limit(SWEEP_SIZE)
-        .with_for_update(skip_locked=True)
-    )
-    cases = list((await session.exec(query)).all())
-    session.expunge_all()  # from here on they are plain values; the statements below write them
-    if cases:
-        events = await seek(session, cases, districts=districts, moment=moment)
-        await outbox.publish(session, events)
-    return len(cases)
-
-
-async def seek(
-    session: AsyncSession,
-    cases: Sequence[Case],
-    *,
-    districts: Mapping[str, District],
-    moment: datetime,
-) -> list[Event[Any]]:
-    """Ask the nearest available volunteer of each case, or let the case wait.
-
-    Returns the events of what has happened, to be published in this transaction.
-    """
-    needs = [_need(case, districts[case.district].policy) for case in cases]
-    match = await matching.match(session, needs)
-    offered = await _make_offers(session, cases, match, districts=districts, moment=moment)
-    waiting = await _let_wait(session, cases, match, districts=districts, moment=moment)
-    return [*offered, *waiting]
+    turn = Turn(cases[0].changed_at, districts, {case.id: case for case in cases})
+    for case in cases:
+        policy = turn.district(case).policy
+        case.parallel = policy.parallel[case.urgency]
+        case.escalate_at = turn.moment + policy.escalate_after[case.urgency]
+        turn.events.append(public(PublicCaseOpened, case))
+        turn.log(case, "reported")
+        turn.seeking.add(case.id)
+    await seek(session, turn)
+    await turn.write(session)
 
 
 _INSERT_CASES = sql("""
@@ -113,6 +94,11 @@ _INSERT_CASES = sql("""
     ON CONFLICT (id) DO NOTHING
     RETURNING id, changed_at
 """)
+_REPORTED = {
+    "id", "code", "district", "category", "urgency", "people", "latitude", "longitude",
+    "approximate", "subdistrict", "subdistrict_name", "village", "village_name",
+    "centre_latitude", "centre_longitude", "drill", "traceparent", "reported_at",
+}  # fmt: skip
 
 
 async def _insert_cases(session: AsyncSession, reports: Sequence[CaseReported]) -> list[Case]:
@@ -130,232 +116,294 @@ async def _insert_cases(session: AsyncSession, reports: Sequence[CaseReported]) 
         )
         for report in reports
     }
-    rows = [
-        case.model_dump(
-            mode="json",
-            exclude={"state", "version", "changed_at", "waiting_for", "next_action_at"},
-        )
-        for case in cases.values()
-    ]
+    rows = [case.model_dump(mode="json", include=_REPORTED) for case in cases.values()]
     inserted = await execute(session, _INSERT_CASES, {"cases": json.dumps(rows)})
     for row in inserted:
         cases[row.id].changed_at = row.changed_at.astimezone(UTC)
     return [cases[row.id] for row in inserted]
 
 
-def _need(case: Case, policy: Policy) -> Need:
+# --- looking for volunteers -----------------------------------------------------------------------
+
+
+async def seek(session: AsyncSession, turn: Turn) -> None:
+    """Ask as many volunteers as each seeking case still wants; let it wait, or tell a coordinator,
+    if there is nobody."""
+    needs = needs_of(turn)
+    if not needs:
+        return
+    await turn.write_offers(session)
+    matches = await matching.match(session, needs)
+    rows = [_offer_row(turn, offer, claimed) for offer, claimed in settle(turn, matches)]
+    if rows:
+        await execute(session, _MAKE, {"offers": json.dumps(rows), "moment": turn.moment})
+
+
+def needs_of(turn: Turn) -> list[Need]:
+    """What the seeking cases of a turn want now. Where the policy's rounds have been gone through,
+    the coordinator is told first; the search goes on behind that."""
+    needs = []
+    for case_id in turn.seeking:
+        case = turn.cases[case_id]
+        need = _need(turn, case)
+        if need.gone_through and case.escalated_at is None:
+            turn.escalate(case, "nobody_accepted_in_time")
+        needs.append(need)
+    turn.seeking.clear()
+    return needs
+
+
+def settle(turn: Turn, matches: Mapping[UUID, Match]) -> list[tuple[Asked, Claimed]]:
+    """What follows from a search: offers, or waiting; returns the offers, which are new."""
+    made: list[tuple[Asked, Claimed]] = []
+    for case_id, match in matches.items():
+        case = turn.cases[case_id]
+        if match.chosen:
+            made += _ask(turn, case, match)
+        _move_on(turn, case, somebody_later=match.somebody_later)
+    return made
+
+
+def _need(turn: Turn, case: Case) -> Need:
+    policy = turn.district(case).policy
+    needed = policy.needs.get(case.category)
+    overdue = case.escalate_at is not None and case.escalate_at <= turn.moment
     return Need(
         case_id=case.id,
         district=case.district,
+        neighbours=policy.neighbours,
         category=case.category,
-        urgent=case.urgency == "urgent",
+        needed_roles=needed.roles if needed else (),
+        needed_trainings=needed.trainings if needed else (),
+        # In a surge the least distance must not let anybody wait for ever.
+        pressing=case.urgency == "urgent" or overdue,
         latitude=case.latitude,
         longitude=case.longitude,
-        radius_m=policy.radius_m,
         reported_at=case.reported_at,
+        stages=search.plan(policy),
+        quota=policy.rounds * case.parallel,
+        wanted=case.parallel - len(turn.offers_of(case, *OPEN)),
+        stage=case.stage,
+        asked=case.asked_in_stage,
+        same_distance_m=policy.same_distance_m,
+        busy_counts_m=policy.busy_counts_m,
+        recent=policy.recent,
     )
 
 
-# The offer and the move of its case in one statement.
-_OFFER = sql("""
-    WITH made AS (
-        INSERT INTO offers
-            (id, case_id, volunteer_id, district, answer_code, state, distance_m, reasons, made_at,
-             respond_by)
-        SELECT id, case_id, volunteer_id, district, answer_code, 'offered', distance_m, reasons,
-               CAST(:moment AS timestamptz), respond_by
-        FROM jsonb_to_recordset(CAST(:offers AS jsonb)) AS made
-            (id uuid, case_id uuid, volunteer_id uuid, district text, answer_code text,
-             distance_m float8, reasons jsonb, respond_by timestamptz)
-        RETURNING case_id, respond_by
-    )
-    UPDATE cases c
-    SET state = 'offered', waiting_for = NULL, next_action_at = made.respond_by,
-        version = version + 1, changed_at = CAST(:moment AS timestamptz)
-    FROM made WHERE c.id = made.case_id
+_MAKE = sql("""
+    INSERT INTO offers
+        (id, case_id, volunteer_id, district, answer_code, state, distance_m, reasons, made_at,
+         respond_by, slot, slots)
+    SELECT id, case_id, volunteer_id, district, answer_code, 'offered', distance_m, reasons,
+           CAST(:moment AS timestamptz), respond_by, slot, slots
+    FROM jsonb_to_recordset(CAST(:offers AS jsonb)) AS made
+        (id uuid, case_id uuid, volunteer_id uuid, district text, answer_code text,
+         distance_m float8, reasons jsonb, respond_by timestamptz, slot int, slots int)
 """)
 
 
-async def _make_offers(
-    session: AsyncSession,
-    cases: Sequence[Case],
-    match: Match,
-    *,
-    districts: Mapping[str, District],
-    moment: datetime,
-) -> list[Event[Any]]:
-    """One offer for each case that has found somebody; returns its events."""
-    offered = [case for case in cases if case.id in match.chosen]
-    if not offered:
-        return []
-    offers = [
-        _offer(case, match, district=districts[case.district], moment=moment) for case in offered
-    ]
-    rows = [
-        {
-            "id": str(offer.offer_id),
-            "case_id": str(case.id),
-            "volunteer_id": str(offer.volunteer.id),
-            "district": case.district,
-            "answer_code": offer.answer_code,
-            "distance_m": offer.distance_m,
-            "reasons": _reasons(match.chosen[case.id], match.nearer[case.id]),
-            "respond_by": offer.respond_by.isoformat(),
-        }
-        for case, offer in zip(offered, offers, strict=True)
-    ]
-    await execute(session, _OFFER, {"offers": json.dumps(rows), "moment": moment})
-    events: list[Event[Any]] = []
-    for case, offer in zip(offered, offers, strict=True):
-        case.state, case.waiting_for = "offered", None
-        case.version, case.changed_at = case.version + 1, moment
-        events += [_offer_made(case, offer), _public(PublicCaseOffered, case)]
-    return events
+def _ask(turn: Turn, case: Case, match: Match) -> list[tuple[Asked, Claimed]]:
+    case.stage, case.asked_in_stage = match.need.stage, match.need.asked
+    case.state, case.waiting_for = "offered", None
+    taken = {offer.slot for offer in turn.offers_of(case, *OPEN)}
+    slots = (slot for slot in range(1, case.parallel + 1) if slot not in taken)
+    made = []
+    for claimed, slot in zip(match.chosen, slots, strict=False):
+        offer = _offer(turn, case, claimed, slot=slot)
+        turn.offers[offer.id] = offer
+        made.append((offer, claimed))
+        turn.say(OfferMade, case, made_offer(turn, case, offer))
+        turn.log(case, "offered", offer=offer.id)
+    turn.tell(case, PublicCaseOffered)
+    return made
 
 
-def _offer(case: Case, match: Match, *, district: District, moment: datetime) -> MadeOffer:
-    candidate = match.chosen[case.id].candidate
-    return MadeOffer.model_validate(
-        {
-            "offer_id": uuid7(),
-            "answer_code": codes.numbered_code(match.code_numbers[case.id]),
-            "respond_by": moment + district.policy.respond_within,
-            "volunteer": candidate.volunteer,
-            "distance_m": round(candidate.distance_m, 1),
-            "category": case.category,
-            "urgency": case.urgency,
-            "people": case.people,
-            "place": _place(case),
-            "utc_offset_minutes": _utc_offset_minutes(district, moment),
-            "reported_at": case.reported_at,
-        }
+def _offer(turn: Turn, case: Case, claimed: Claimed, *, slot: int) -> Asked:
+    district = turn.district(case)
+    local = turn.moment.astimezone(ZoneInfo(district.timezone)).time()
+    return Asked(
+        id=uuid7(),
+        case_id=case.id,
+        volunteer=claimed.volunteer,
+        role="",
+        answer_code=codes.numbered_code(claimed.code_number),
+        state="offered",
+        distance_m=claimed.choice.candidate.distance_m,
+        slot=slot,
+        made_at=turn.moment,
+        respond_by=turn.moment + district.policy.respond_within(case.urgency, local),
     )
 
 
-def _utc_offset_minutes(district: District, moment: datetime) -> int:
-    offset = moment.astimezone(ZoneInfo(district.timezone)).utcoffset() or timedelta()
-    return int(offset.total_seconds() // 60)
-
-
-def _place(case: Case) -> Place:
-    return Place(
-        latitude=case.latitude,
-        longitude=case.longitude,
-        approximate=case.approximate,
-        subdistrict=case.subdistrict,
-        subdistrict_name=case.subdistrict_name,
-        village=case.village,
-        village_name=case.village_name,
-        centre_latitude=case.centre_latitude,
-        centre_longitude=case.centre_longitude,
-    )
-
-
-def _reasons(choice: Choice, nearer: list[dict[str, Any]]) -> dict[str, Any]:
+def _offer_row(turn: Turn, offer: Asked, claimed: Claimed) -> dict[str, Any]:
+    case = turn.cases[offer.case_id]
+    candidate = claimed.choice.candidate
     return {
-        "distance_m": round(choice.candidate.distance_m, 1),
-        "rank": choice.rank,
-        "free_places": choice.candidate.free,
-        "nearer": nearer,
+        "id": str(offer.id),
+        "case_id": str(case.id),
+        "volunteer_id": str(offer.volunteer.id),
+        "district": case.district,
+        "answer_code": offer.answer_code,
+        "distance_m": offer.distance_m,
+        "reasons": {
+            "distance_m": round(candidate.distance_m, 1),
+            "rank": claimed.choice.rank,
+            "stage": claimed.stage,
+            "free_places": candidate.free,
+            "open_cases": candidate.busy,
+            "asked_of_late": candidate.recent,
+            "nearer": claimed.nearer,
+        },
+        "respond_by": offer.respond_by.isoformat(),
+        "slot": offer.slot,
+        "slots": case.parallel,
     }
 
 
-_LET_WAIT = sql("""
-    UPDATE cases c
-    SET state = 'waiting', waiting_for = parked.waiting_for, next_action_at = parked.next_at,
-        version = c.version + parked.step,
-        changed_at = CASE parked.step WHEN 1 THEN CAST(:moment AS timestamptz) ELSE changed_at END
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:waiting_for AS text[]),
-                CAST(:next_at AS timestamptz[]), CAST(:steps AS int[]))
-         AS parked (id, waiting_for, next_at, step)
-    WHERE c.id = parked.id
+def made_offer(turn: Turn, case: Case, offer: Asked) -> MadeOffer:
+    """What an offer says to whoever brings it to the volunteer."""
+    return MadeOffer.model_construct(
+        offer_id=offer.id,
+        answer_code=offer.answer_code,
+        respond_by=offer.respond_by,
+        volunteer=offer.volunteer,
+        distance_m=round(offer.distance_m, 1),
+        category=cast(Category, case.category),
+        urgency=cast(Urgency, case.urgency),
+        people=case.people,
+        place=place(case),
+        utc_offset_minutes=utc_offset_minutes(turn.district(case), turn.moment),
+        reported_at=case.reported_at.astimezone(UTC),
+    )
+
+
+def _move_on(turn: Turn, case: Case, *, somebody_later: bool) -> None:
+    """What follows for a case that has been looked for: it waits for answers, or for people."""
+    if turn.offers_of(case, *OPEN):
+        case.state = "offered"
+    else:
+        _wait(turn, case, "all_volunteers_busy" if somebody_later else "no_volunteer_in_reach")
+    case.next_action_at = _next_action(turn, case)
+
+
+def _wait(turn: Turn, case: Case, reason: str) -> None:
+    """Nobody can be asked now: say so once. If nobody is left, a coordinator has to know."""
+    state = "waiting" if case.escalated_at is None else "escalated"
+    news = (case.state, case.waiting_for) != (state, reason)
+    case.state, case.waiting_for = state, reason
+    if reason == "no_volunteer_in_reach" and case.escalated_at is None:
+        turn.escalate(case, "nobody_left_to_ask")
+    elif news:
+        turn.tell(case, PublicCaseWaiting)
+
+
+def _next_action(turn: Turn, case: Case) -> datetime:
+    retry = turn.moment + turn.district(case).policy.retry_after
+    moments = [offer.respond_by for offer in turn.offers_of(case, *OPEN)] or [retry]
+    if case.escalated_at is None and case.escalate_at is not None:
+        moments.append(case.escalate_at)
+    return min(moments)
+
+
+def reopen(turn: Turn, case: Case) -> None:
+    """Whoever had the case has it no longer: look again from the beginning, and give the search its
+    time before a coordinator is told again. Nobody is asked twice, as their offers stay."""
+    policy = turn.district(case).policy
+    case.state, case.waiting_for = "searching", None
+    case.stage = case.asked_in_stage = 0
+    case.escalated_at = case.escalated_for = None
+    case.escalate_at = turn.moment + policy.escalate_after[case.urgency]
+    turn.tell(case, PublicCaseReopened)
+    turn.seeking.add(case.id)
+
+
+# --- when a moment has come -----------------------------------------------------------------------
+
+_DUE = sql("""
+    SELECT id FROM cases
+    WHERE next_action_at <= now() AND district = ANY (CAST(:districts AS text[]))
+      AND (CAST(:only AS uuid) IS NULL OR id = :only)
+    -- Whoever waits for an answer that will not come goes first, then the urgent.
+    ORDER BY state <> 'offered', urgency <> 'urgent', next_action_at, id
+    LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 
-async def _let_wait(
-    session: AsyncSession,
-    cases: Sequence[Case],
-    match: Match,
-    *,
-    districts: Mapping[str, District],
-    moment: datetime,
-) -> list[Event[Any]]:
-    """Nobody suitable is free: say so once, and set the timer for the next try."""
-    waiting = [case for case in cases if case.id in match.waiting]
-    if not waiting:
-        return []
-    changed = [
-        case
-        for case in waiting
-        if (case.state, case.waiting_for) != ("waiting", match.waiting[case.id])
-    ]
-    await execute(
-        session,
-        _LET_WAIT,
-        {
-            "ids": [case.id for case in waiting],
-            "waiting_for": [match.waiting[case.id] for case in waiting],
-            "next_at": [moment + districts[case.district].policy.retry_after for case in waiting],
-            "steps": [int(case in changed) for case in waiting],
-            "moment": moment,
-        },
-    )
-    for case in changed:
-        case.state, case.waiting_for = "waiting", match.waiting[case.id]
-        case.version, case.changed_at = case.version + 1, moment
-    return [_public(PublicCaseWaiting, case) for case in changed]
+async def sweep(
+    session: AsyncSession, *, districts: Mapping[str, District], only: UUID | None = None
+) -> list[UUID]:
+    """Act on the cases whose moment has come; returns which they were.
 
-
-async def wake_waiting(session: AsyncSession, *, district: str) -> None:
-    """Somebody has become available in a district: its waiting cases look again now."""
-    await execute(
-        session,
-        sql("""
-            UPDATE cases SET next_action_at = now()
-            WHERE state = 'waiting' AND district = :district
-        """),
-        {"district": district},
-    )
-
-
-def _offer_made(case: Case, offer: MadeOffer) -> OfferMade:
-    made: OfferMade = OfferMade.of(
-        offer,
-        case_id=case.id,
-        district=case.district,
-        time=case.changed_at,
-        drill=case.drill,
-        traceparent=case.traceparent,
-    )
-    return made
-
-
-def _public(event: type[Event[PublicCase]], case: Case) -> Event[PublicCase]:
-    """The public event of a case as it is now.
-
-    No place but the subdistrict's centre, and no trace: the reporter may have chosen it.
+    Cases of a district that was taken away rest until it is back.
     """
-    data = PublicCase.model_validate(
-        {
-            "version": case.version,
-            "state": case.state,
-            "category": case.category,
-            "urgency": case.urgency,
-            "subdistrict": PublicSubdistrict(
-                code=case.subdistrict,
-                name=case.subdistrict_name,
-                latitude=case.centre_latitude,
-                longitude=case.centre_longitude,
-            ),
-            "reported_at": case.reported_at,
-            "waiting_for": case.waiting_for,
-        }
-    )
-    made: Event[PublicCase] = event.of(
-        data,
-        case_id=case.id,
-        district=case.district,
-        time=case.changed_at,
-        drill=case.drill,
-    )
-    return made
+    cases = await due(session, districts=districts, only=only)
+    if cases:
+        turn = await Turn.take(session, cases, districts=districts)
+        for case in turn.cases.values():
+            come_due(turn, case)
+        await seek(session, turn)
+        await turn.write(session)
+    return cases
+
+
+async def due(
+    session: AsyncSession, *, districts: Mapping[str, District], only: UUID | None = None
+) -> list[UUID]:
+    """Lock the cases whose moment has come, as many as one sweep takes."""
+    values = {"districts": list(districts), "only": only, "limit": SWEEP_SIZE}
+    return column(await execute(session, _DUE, values))
+
+
+def come_due(turn: Turn, case: Case) -> None:
+    """What a passed moment means for a case."""
+    late = case.escalated_at is None and (case.escalate_at or turn.moment) <= turn.moment
+    if case.state in HELD:
+        _silent_holder(turn, case)
+        return
+    for offer in turn.offers_of(case, *OPEN):
+        if offer.respond_by <= turn.moment:
+            turn.close_offer(offer, "expired", "expired")
+            turn.log(case, "expired", offer=offer.id)
+    if late and case.state in (*UNSERVED, "offered"):
+        turn.escalate(case, "nobody_accepted_in_time")
+    turn.seeking.add(case.id)
+
+
+def _silent_holder(turn: Turn, case: Case) -> None:
+    """Whoever has the case has not been heard of for too long."""
+    (holder,) = turn.offers_of(case, *HELD)
+    if holder.state == "accepted":
+        turn.close_offer(holder, "lapsed", "lapsed")
+        turn.log(case, "lapsed", offer=holder.id)
+        reopen(turn, case)
+    else:
+        turn.escalate(case, "no_news_after_arrival")
+        case.next_action_at = None
+
+
+# --- when somebody has become available -----------------------------------------------------------
+
+_OPENED = sql("DELETE FROM openings RETURNING district")
+_WAKE = sql("""
+    UPDATE cases SET next_action_at = now()
+    WHERE id IN (
+        SELECT id FROM cases
+        WHERE state IN ('searching', 'waiting', 'escalated')
+          AND district = ANY (CAST(:districts AS text[]))
+          AND (next_action_at IS NULL OR next_action_at > now())
+        ORDER BY id FOR NO KEY UPDATE)
+""")
+
+
+async def wake(session: AsyncSession, *, districts: Mapping[str, District]) -> None:
+    """Where somebody has become available, cases that wait look again now: those of the district,
+    and of those that may ask it as a neighbour. A transaction of its own: it waits for cases."""
+    opened = set(column(await execute(session, _OPENED)))
+    helped = {
+        code
+        for code, district in districts.items()
+        if code in opened or opened.intersection(district.policy.neighbours)
+    }
+    if helped:
+        await execute(session, _WAKE, {"districts": list(helped)})

@@ -1,7 +1,7 @@
 import csv
 import sys
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +11,8 @@ from lokal import parse_phone
 from shared.districts import District, DistrictError, load_districts, name_keys
 from shared.events import Category, Role, Urgency
 from shared.places import great_circle_m, resolve_place
+from shared.policy import Need
+from tests.unit.test_policy import POLICY
 
 DISTRICTS = Path(__file__).parents[2] / "districts"
 
@@ -34,18 +36,6 @@ name = "Venice"
 latitude = 33.99
 longitude = -118.46
 radius_km = 4
-"""
-
-POLICY = """
-[offer]
-respond_within_minutes = 5
-radius_km = 12.5
-
-[waiting]
-retry_after_seconds = 30
-
-[volunteer]
-default_capacity = 1
 """
 
 
@@ -93,12 +83,36 @@ def test_bangka_tengah_has_six_subdistricts_and_63_villages(bangka_tengah: Distr
     assert bangka_tengah.village_by_code["19.04.01.1001"].kind == "kelurahan"
 
 
-def test_the_policy_comes_with_its_units(bangka_tengah: District) -> None:
+def test_the_policy_of_bangka_tengah(bangka_tengah: District) -> None:
     policy = bangka_tengah.policy
-    assert policy.respond_within == timedelta(minutes=10)
+    assert policy.respond_within("normal", time(12)) == timedelta(minutes=10)
+    assert policy.respond_within("urgent", time(12)) == timedelta(minutes=5)
+    assert policy.respond_within("normal", time(23)) == timedelta(minutes=20)
+    assert policy.respond_within("urgent", time(4)) == timedelta(minutes=7)
+    assert policy.parallel == {"normal": 2, "urgent": 3}
+    assert policy.steps_m == (5_000, 15_000, 40_000)
     assert policy.radius_m == 40_000
+    assert policy.first_roles == ("psm", "tksk")
     assert policy.retry_after == timedelta(seconds=60)
     assert policy.default_capacity == 2
+    assert policy.rest == timedelta(hours=8)
+    assert policy.needs == {"mental_illness": Need(("tksk",), ("mental_health",))}
+
+
+def test_every_subdistrict_has_a_coordinator_and_so_has_the_district(
+    bangka_tengah: District,
+) -> None:
+    volunteers = {row["phone"] for row in _rows("volunteers.csv")}
+    for subdistrict in bangka_tengah.subdistricts:
+        own, of_the_district = bangka_tengah.policy.coordinators_of(subdistrict.code)
+        assert own.subdistrict == subdistrict.code
+        assert of_the_district.subdistrict is None
+    for coordinator in bangka_tengah.policy.coordinators:
+        assert coordinator.phone
+        assert parse_phone(coordinator.phone).operator is None, "it may be somebody's"
+        assert coordinator.phone not in volunteers
+        assert coordinator.email
+        assert coordinator.email.endswith("@example.org")
 
 
 def test_the_names_of_the_subdistricts_are_those_of_kemendagri(bangka_tengah: District) -> None:
@@ -166,7 +180,11 @@ def test_a_missing_file_is_named(folder: Path, missing: str) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("latitude = 33.99", "latitude = 133.99", "subdistricts[1].latitude: must be between -90"),
+        (
+            "latitude = 33.99",
+            "latitude = 133.99",
+            "line 18: subdistricts[1].latitude: must be between -90",
+        ),
         ("latitude = 33.99", "latitude = nan", "subdistricts[1].latitude: must be a finite number"),
         ("longitude = -118.25", "longitude = -200", "subdistricts[0].longitude: must be between"),
         ("latitude = 33.99", 'latitude = "33.99"', "subdistricts[1].latitude: must be a valid"),
@@ -190,11 +208,24 @@ def test_a_broken_places_file_is_refused_with_its_key(
 
 
 def test_a_broken_policy_is_refused_with_every_broken_key(tmp_path: Path) -> None:
-    policy = POLICY.replace("= 5", "= -5").replace("default_capacity = 1", "default_capacity = 1.5")
+    policy = POLICY.replace("rounds = 2", "rounds = -5").replace("capacity = 1", "capacity = 1.5")
     _write_district(tmp_path, "99.01", policy=policy)
     first, second = _error(tmp_path).splitlines()
-    assert first.endswith("offer.respond_within_minutes: must be greater than 0, not -5")
-    assert "volunteer.default_capacity: must be a valid integer" in second
+    file = tmp_path / "99.01" / "policy.toml"
+    assert first == f"{file}: line 19: search.rounds: must be greater than or equal to 1, not -5"
+    assert second.startswith(f"{file}: line 32: volunteer.default_capacity: must be a valid int")
+
+
+def test_a_neighbour_without_a_folder_is_refused(tmp_path: Path) -> None:
+    policy = POLICY.replace("neighbours = []", 'neighbours = ["19.04", "19.71"]')
+    _write_district(tmp_path, "99.01", policy=policy)
+    file = tmp_path / "99.01" / "policy.toml"
+    told = "has no folder here, so nobody of it could be asked"
+    assert _error(tmp_path, DISTRICTS) == f"{file}: line 21: search.neighbours[1]: 19.71 {told}"
+    assert _error(tmp_path).splitlines() == [
+        f"{file}: line 21: search.neighbours[0]: 19.04 {told}",
+        f"{file}: line 21: search.neighbours[1]: 19.71 {told}",
+    ]
 
 
 def test_a_file_that_is_not_text_is_refused(folder: Path) -> None:

@@ -1,0 +1,255 @@
+"""The coordinator's hand: give a case to somebody, take it back, close it, add a note.
+
+Each act names who did it and why, and is a line of the case's story. The search goes by itself;
+these are for what it cannot know.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+from sqlmodel.ext.asyncio.session import AsyncSession
+from uuid_utils.compat import uuid7
+
+from services.assignment import answers, matching, offers
+from services.assignment.models import Case
+from services.assignment.turn import HELD, OPEN, Asked, Turn
+from shared import codes
+from shared.database import column, execute, sql
+from shared.districts import District
+from shared.events import OfferAssigned, OfferedVolunteer
+
+Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+class Act(BaseModel):
+    """Who acts, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
+    why: Sentence
+
+
+class Assignment(Act):
+    """Give the case to this volunteer."""
+
+    volunteer_id: UUID
+
+
+class Closing(Act):
+    """End the case."""
+
+    outcome: Literal["resolved", "referred", "not_found", "cancelled"]
+
+
+class Refused(Exception):
+    """The act cannot be done now; the text says why, ``missing`` that there is no such thing."""
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.missing = missing
+
+
+@dataclass(frozen=True)
+class _Volunteer:
+    """Whom a coordinator has named."""
+
+    contact: OfferedVolunteer
+    role: str
+    distance_m: float
+    code_number: int
+
+
+async def _turn(
+    session: AsyncSession, code: str, *, districts: Mapping[str, District]
+) -> tuple[Turn, Case]:
+    ids = column(
+        await execute(
+            session,
+            sql("SELECT id FROM cases WHERE code = :code"),
+            {"code": codes.normalised(code)},
+        )
+    )
+    turn = await Turn.take(session, ids, districts=districts)
+    if not turn.cases:
+        raise Refused(f"There is no case {code}.", missing=True)
+    (case,) = turn.cases.values()
+    if case.district not in districts:
+        raise Refused(f"District {case.district} has no folder here.")
+    return turn, case
+
+
+async def assign(
+    session: AsyncSession, code: str, act: Assignment, *, districts: Mapping[str, District]
+) -> Case:
+    """Give the case to a named volunteer, who is told; whoever was asked or had it is too.
+
+    Capacity counts; duty times and rest do not, as the two have spoken.
+
+    Raises:
+        Refused: no such case or volunteer, closed already, or they have no place left.
+    """
+    turn, case = await _turn(session, code, districts=districts)
+    if case.state == "closed":
+        raise Refused(f"Case {case.code} is closed ({case.outcome}).")
+    before = next((o for o in turn.offers_of(case) if o.volunteer.id == act.volunteer_id), None)
+    if before is not None and before.state in HELD:
+        raise Refused(f"{before.volunteer.name} has the case already.")
+    for holder in turn.offers_of(case, *HELD):
+        turn.close_offer(holder, "withdrawn", "released")
+        turn.log(case, "released", offer=holder.id, who=act.by, why=act.why)
+    await turn.write_offers(session)
+    if before is not None and before.state in OPEN:
+        offer = before
+    else:
+        offer = await _claimed(session, turn, case, act, before)
+    offer.assigned_by = act.by
+    answers.accept(turn, case, offer, words=None, who=f"{act.by}: {act.why}")
+    turn.say(OfferAssigned, case, offers.made_offer(turn, case, offer))
+    await turn.write(session)
+    return case
+
+
+async def _claimed(
+    session: AsyncSession, turn: Turn, case: Case, act: Assignment, before: Asked | None
+) -> Asked:
+    """Take a place of the volunteer, who was not asked or whose offer has ended."""
+    district = turn.district(case)
+    allowed = [case.district, *district.policy.neighbours]
+    await matching.hold(session, allowed)
+    volunteer = await _named(session, case, act.volunteer_id, allowed)
+    offer = Asked(
+        id=before.id if before else uuid7(),
+        case_id=case.id,
+        volunteer=volunteer.contact,
+        role=volunteer.role,
+        answer_code=codes.numbered_code(volunteer.code_number),
+        state="accepted",
+        distance_m=volunteer.distance_m,
+        slot=1,
+        made_at=turn.moment,
+        respond_by=turn.moment + district.policy.arrive_within,
+    )
+    values = {
+        "id": offer.id,
+        "case_id": case.id,
+        "volunteer_id": act.volunteer_id,
+        "district": case.district,
+        "answer_code": offer.answer_code,
+        "distance_m": offer.distance_m,
+        "reasons": json.dumps({"assigned_by": act.by, "why": act.why}),
+        "moment": turn.moment,
+        "respond_by": offer.respond_by,
+    }
+    await execute(session, _ASSIGN, values)
+    turn.offers[offer.id] = offer
+    return offer
+
+
+# Nobody is asked twice, so there is one offer for a case and a volunteer: given to them after they
+# had declined or been silent, it begins anew.
+_ASSIGN = sql("""
+    INSERT INTO offers
+        (id, case_id, volunteer_id, district, answer_code, state, distance_m, reasons, made_at,
+         respond_by)
+    VALUES (:id, :case_id, :volunteer_id, :district, :answer_code, 'accepted', :distance_m,
+            CAST(CAST(:reasons AS text) AS jsonb), :moment, :respond_by)
+    ON CONFLICT (case_id, volunteer_id) DO UPDATE
+    SET answer_code = excluded.answer_code, state = 'accepted', reasons = excluded.reasons,
+        made_at = excluded.made_at, respond_by = excluded.respond_by, ended_at = NULL,
+        answered_at = NULL, words = NULL
+""")
+_PLACE = sql("""
+    UPDATE volunteers v
+    SET open_cases = v.open_cases + 1
+    WHERE v.id = :id AND v.district = ANY (CAST(:districts AS text[]))
+      AND v.open_cases < v.capacity
+    RETURNING v.id, v.name, v.phone, v.email, v.language, v.role,
+              earth_distance(v.home, ll_to_earth(:latitude, :longitude)) AS distance_m,
+              nextval('offer_codes') AS code_number
+""")
+
+
+async def _named(
+    session: AsyncSession, case: Case, volunteer_id: UUID, districts: list[str]
+) -> _Volunteer:
+    found = await execute(
+        session,
+        _PLACE,
+        {
+            "id": volunteer_id,
+            "districts": districts,
+            "latitude": case.latitude,
+            "longitude": case.longitude,
+        },
+    )
+    if not found:
+        known = await execute(
+            session,
+            sql("SELECT name, district, open_cases FROM volunteers WHERE id = :id"),
+            {"id": volunteer_id},
+        )
+        if not known or known[0].district not in districts:
+            raise Refused(f"There is no volunteer {volunteer_id} here.", missing=True)
+        raise Refused(f"{known[0].name} has {known[0].open_cases} open cases and no place left.")
+    (row,) = found
+    contact = OfferedVolunteer.model_construct(
+        id=row.id, name=row.name, phone=row.phone, email=row.email, language=row.language
+    )
+    return _Volunteer(contact, row.role, row.distance_m, row.code_number)
+
+
+async def release(
+    session: AsyncSession, code: str, act: Act, *, districts: Mapping[str, District]
+) -> Case:
+    """Take the case back from whoever has it, who is told; the search begins again.
+
+    Raises:
+        Refused: no such case, or nobody has it.
+    """
+    turn, case = await _turn(session, code, districts=districts)
+    holders = turn.offers_of(case, *HELD)
+    if not holders:
+        raise Refused(f"Nobody has case {case.code}: it is {case.state}.")
+    for holder in holders:
+        turn.close_offer(holder, "withdrawn", "released")
+        turn.log(case, "released", offer=holder.id, who=act.by, why=act.why)
+    offers.reopen(turn, case)
+    await offers.seek(session, turn)
+    await turn.write(session)
+    return case
+
+
+async def close(
+    session: AsyncSession, code: str, act: Closing, *, districts: Mapping[str, District]
+) -> Case:
+    """End the case; whoever was asked or had it is told.
+
+    Raises:
+        Refused: no such case, or it is closed already.
+    """
+    turn, case = await _turn(session, code, districts=districts)
+    if case.state == "closed":
+        raise Refused(f"Case {case.code} is closed ({case.outcome}).")
+    answers.close(turn, case, act.outcome, who=act.by, why=act.why)
+    await turn.write(session)
+    return case
+
+
+async def note(
+    session: AsyncSession, code: str, act: Act, *, districts: Mapping[str, District]
+) -> Case:
+    """Add a line to the case's story.
+
+    Raises:
+        Refused: no such case.
+    """
+    turn, case = await _turn(session, code, districts=districts)
+    turn.log(case, "note", who=act.by, why=act.why)
+    await turn.write(session)
+    return case

@@ -1,0 +1,435 @@
+"""One transaction's turn with some cases: locked, read, decided in memory, written set-based.
+
+Everything that happens to a case goes through here: a report, an answer, a deadline, a coordinator.
+The rules (:mod:`services.assignment.answers`, :mod:`services.assignment.offers`) change the objects
+and say what happened; nothing is written before :meth:`Turn.write`.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.assignment import matching, openings
+from services.assignment.models import Case
+from shared import outbox
+from shared.database import execute, now, sql
+from shared.districts import District
+from shared.events import (
+    AskedVolunteer,
+    CaseEscalated,
+    ClosedOffer,
+    Coordinator,
+    EscalatedCase,
+    Event,
+    OfferClosed,
+    OfferedVolunteer,
+    Place,
+    PublicCase,
+    PublicCaseEscalated,
+    PublicSubdistrict,
+)
+
+OPEN = ("offered",)
+HELD = ("accepted", "arrived")  # somebody has the case
+UNSERVED = ("searching", "waiting", "escalated")
+STATES = (*UNSERVED, "offered", *HELD, "closed")
+
+
+@dataclass
+class Asked:
+    """An offer as it stands, with its volunteer."""
+
+    id: UUID
+    case_id: UUID
+    volunteer: OfferedVolunteer
+    role: str
+    answer_code: str
+    state: str
+    distance_m: float
+    slot: int
+    made_at: datetime
+    respond_by: datetime
+    answered_at: datetime | None = None
+    ended_at: datetime | None = None
+    words: str | None = None
+    assigned_by: str | None = None
+
+
+@dataclass
+class Freed:
+    """What changes for a volunteer: places that are free again, a rest, a sign of life."""
+
+    places: int = 0
+    rest_until: datetime | None = None
+    reached: bool = False
+
+
+@dataclass
+class Turn:
+    """Some cases and their offers, held by this transaction."""
+
+    moment: datetime
+    districts: Mapping[str, District]
+    cases: dict[UUID, Case]
+    offers: dict[UUID, Asked] = field(default_factory=dict)
+    events: list[Event[Any]] = field(default_factory=list)
+    # Cases for which somebody is to be looked for before this turn ends.
+    seeking: set[UUID] = field(default_factory=set)
+    _changed_offers: dict[UUID, Asked] = field(default_factory=dict)
+    _freed: dict[UUID, Freed] = field(default_factory=lambda: defaultdict(Freed))
+    _log: list[dict[str, Any]] = field(default_factory=list)
+    _openings: set[str] = field(default_factory=set)
+
+    @classmethod
+    async def take(
+        cls,
+        session: AsyncSession,
+        case_ids: Iterable[UUID],
+        *,
+        districts: Mapping[str, District],
+    ) -> "Turn":
+        """Lock these cases, as many as there are, and read their offers."""
+        rows = await execute(session, _TAKE, {"ids": list(case_ids)})
+        return await cls.of(session, [Case(**dict(row)) for row in rows], districts=districts)
+
+    @classmethod
+    async def of(
+        cls, session: AsyncSession, cases: Sequence[Case], *, districts: Mapping[str, District]
+    ) -> "Turn":
+        """A turn with cases that this transaction has locked already."""
+        turn = cls(await now(session), districts, {case.id: case for case in cases})
+        for row in await execute(session, _OFFERS, {"ids": list(turn.cases)}):
+            volunteer = OfferedVolunteer.model_construct(
+                id=row.volunteer_id, name=row.name, phone=row.phone, email=row.email,
+                language=row.language,
+            )  # fmt: skip
+            turn.offers[row.id] = Asked(
+                id=row.id, case_id=row.case_id, volunteer=volunteer, role=row.role,
+                answer_code=row.answer_code, state=row.state, distance_m=row.distance_m,
+                slot=row.slot, made_at=row.made_at, respond_by=row.respond_by,
+                answered_at=row.answered_at, ended_at=row.ended_at, words=row.words,
+                assigned_by=row.assigned_by,
+            )  # fmt: skip
+        return turn
+
+    def offers_of(self, case: Case, *states: str) -> list[Asked]:
+        """The offers of a case, all or those in these states, in the order they were made."""
+        return sorted(
+            (
+                offer
+                for offer in self.offers.values()
+                if offer.case_id == case.id and (not states or offer.state in states)
+            ),
+            key=lambda offer: (offer.made_at, offer.slot),
+        )
+
+    def district(self, case: Case) -> District:
+        """The case's own district."""
+        return self.districts[case.district]
+
+    # --- what can happen ----------------------------------------------------------------------
+
+    def tell(self, case: Case, event: type[Event[PublicCase]]) -> None:
+        """Something public has happened: the next version of the case."""
+        case.version, case.changed_at = case.version + 1, self.moment
+        self.events.append(public(event, case))
+
+    def say(self, event: type[Event[Any]], case: Case, data: Any) -> None:
+        """Something internal has happened."""
+        self.events.append(
+            event.of(
+                data,
+                case_id=case.id,
+                district=case.district,
+                time=self.moment,
+                drill=case.drill,
+                traceparent=case.traceparent,
+            )
+        )
+
+    def log(
+        self,
+        case: Case,
+        what: str,
+        *,
+        who: str | None = None,
+        offer: UUID | None = None,
+        why: str | None = None,
+    ) -> None:
+        """A line of the case's story."""
+        self._log.append(
+            {
+                "case_id": str(case.id),
+                "what": what,
+                "who": who,
+                "offer_id": str(offer) if offer else None,
+                "why": why,
+            }
+        )
+
+    def change(self, offer: Asked, state: str, *, words: str | None = None) -> None:
+        """An offer that lives on: accepted, arrived."""
+        offer.state, offer.answered_at = state, self.moment
+        offer.words = words or offer.words
+        self._changed_offers[offer.id] = offer
+
+    def end(
+        self, offer: Asked, state: str, *, rest: bool = False, words: str | None = None
+    ) -> None:
+        """An offer that ends: its place is free again, after a case with a rest."""
+        offer.state, offer.ended_at = state, self.moment
+        offer.words = words or offer.words
+        self._changed_offers[offer.id] = offer
+        freed = self._freed[offer.volunteer.id]
+        freed.places += 1
+        case = self.cases[offer.case_id]
+        pause = self.district(case).policy.rest
+        if rest and pause:
+            freed.rest_until = self.moment + pause
+        else:
+            self._openings.add(case.district)
+
+    def close_offer(self, offer: Asked, state: str, reason: str) -> None:
+        """End an offer without its volunteer's own answer, and tell them."""
+        self.end(offer, state)
+        data = ClosedOffer(
+            offer_id=offer.id,
+            answer_code=offer.answer_code,
+            reason=reason,
+            volunteer=offer.volunteer,
+        )
+        self.say(OfferClosed, self.cases[offer.case_id], data)
+
+    def heard_from(self, volunteer: UUID) -> None:
+        """A sign of life."""
+        self._freed[volunteer].reached = True
+
+    def escalate(self, case: Case, reason: str, *, words: str | None = None) -> None:
+        """Tell the coordinators: why, who was asked, and what came back."""
+        case.escalated_at, case.escalated_for = self.moment, reason
+        if case.state in UNSERVED:
+            case.state = "escalated"
+        self.tell(case, PublicCaseEscalated)
+        self.say(CaseEscalated, case, self._escalated(case, reason, words))
+        self.log(case, "escalated", why=reason)
+
+    def _escalated(self, case: Case, reason: str, words: str | None) -> EscalatedCase:
+        policy = self.district(case).policy
+        return EscalatedCase(
+            code=case.code,
+            reason=reason,
+            words=words,
+            coordinators=[
+                Coordinator(name=c.name, phone=c.phone, email=c.email, language=c.language)
+                for c in policy.coordinators_of(case.subdistrict)
+            ],
+            asked=[
+                AskedVolunteer(
+                    name=offer.volunteer.name,
+                    phone=offer.volunteer.phone,
+                    role=offer.role,
+                    distance_m=round(offer.distance_m, 1),
+                    state=offer.state,
+                    words=offer.words,
+                )
+                for offer in self.offers_of(case)
+            ],
+            category=case.category,
+            urgency=case.urgency,
+            people=case.people,
+            place=place(case),
+            utc_offset_minutes=utc_offset_minutes(self.district(case), self.moment),
+            reported_at=case.reported_at,
+        )
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def write_offers(self, session: AsyncSession) -> None:
+        """Write what has ended or changed, and free the places, before anybody is looked for."""
+        await self._free(session)
+        # What has ended first, or a new acceptance would meet the old one.
+        for ended in (True, False):
+            offers = [
+                offer
+                for offer in self._changed_offers.values()
+                if (offer.ended_at is not None) is ended
+            ]
+            if offers:
+                await execute(session, _WRITE_OFFERS, {"offers": _json_of(offers)})
+        self._changed_offers.clear()
+
+    async def _free(self, session: AsyncSession) -> None:
+        if not self._freed:
+            return
+        await matching.hold(session, (case.district for case in self.cases.values()))
+        rows = [
+            {
+                "id": str(id_),
+                "places": freed.places,
+                "rest_until": freed.rest_until.isoformat() if freed.rest_until else None,
+                "reached": freed.reached,
+            }
+            for id_, freed in self._freed.items()
+        ]
+        await execute(session, _FREE, {"freed": json.dumps(rows), "moment": self.moment})
+        self._freed.clear()
+
+    async def write(self, session: AsyncSession) -> None:
+        """Write all that was decided, and publish what happened; the last thing of a turn."""
+        await self.write_offers(session)
+        await execute(
+            session,
+            _WRITE_CASES,
+            {"cases": json.dumps([_row(case) for case in self.cases.values()])},
+        )
+        if self._log:
+            await execute(
+                session, _WRITE_LOG, {"lines": json.dumps(self._log), "moment": self.moment}
+            )
+        if self._openings:
+            await openings.announce(session, self._openings)
+        await outbox.publish(session, self.events)
+
+
+# In the order of ids, so that two turns with the same cases wait for each other.
+_TAKE = sql("""
+    SELECT * FROM cases WHERE id = ANY (CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+""")
+_OFFERS = sql("""
+    SELECT o.*, v.name, v.phone, v.email, v.language, v.role
+    FROM offers o JOIN volunteers v ON v.id = o.volunteer_id
+    WHERE o.case_id = ANY (CAST(:ids AS uuid[]))
+""")
+_WRITE_CASES = sql("""
+    UPDATE cases c
+    SET state = w.state, waiting_for = w.waiting_for, version = w.version,
+        changed_at = w.changed_at, next_action_at = w.next_action_at, parallel = w.parallel,
+        stage = w.stage, asked_in_stage = w.asked_in_stage, escalate_at = w.escalate_at,
+        escalated_at = w.escalated_at, escalated_for = w.escalated_for, outcome = w.outcome,
+        closed_at = w.closed_at
+    FROM jsonb_to_recordset(CAST(:cases AS jsonb)) AS w
+        (id uuid, state text, waiting_for text, version int, changed_at timestamptz,
+         next_action_at timestamptz, parallel int, stage int, asked_in_stage int,
+         escalate_at timestamptz, escalated_at timestamptz, escalated_for text, outcome text,
+         closed_at timestamptz)
+    WHERE c.id = w.id
+""")
+_WRITE_OFFERS = sql("""
+    UPDATE offers o
+    SET state = w.state, answered_at = w.answered_at, ended_at = w.ended_at, words = w.words,
+        assigned_by = w.assigned_by
+    FROM jsonb_to_recordset(CAST(:offers AS jsonb)) AS w
+        (id uuid, state text, answered_at timestamptz, ended_at timestamptz, words text,
+         assigned_by text)
+    WHERE o.id = w.id
+""")
+# The sweep computes `ready` anew when the rest is over; until then it is false.
+_FREE = sql("""
+    WITH freed AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:freed AS jsonb)) AS f
+            (id uuid, places int, rest_until timestamptz, reached bool)
+    ), locked AS (
+        SELECT v.id FROM volunteers v JOIN freed USING (id) ORDER BY v.id FOR NO KEY UPDATE OF v
+    )
+    UPDATE volunteers v
+    SET open_cases = v.open_cases - freed.places,
+        rest_until = coalesce(freed.rest_until, v.rest_until),
+        ready = v.ready AND freed.rest_until IS NULL,
+        ready_changes_at = least(v.ready_changes_at, freed.rest_until),
+        last_reached_at = CASE WHEN freed.reached THEN CAST(:moment AS timestamptz)
+                               ELSE v.last_reached_at END
+    FROM freed JOIN locked USING (id)
+    WHERE v.id = freed.id
+""")
+_WRITE_LOG = sql("""
+    INSERT INTO case_log (case_id, at, what, who, offer_id, why)
+    SELECT case_id, CAST(:moment AS timestamptz), what, who, offer_id, why
+    FROM ROWS FROM (jsonb_to_recordset(CAST(:lines AS jsonb)) AS
+        (case_id uuid, what text, who text, offer_id uuid, why text))
+        WITH ORDINALITY AS line (case_id, what, who, offer_id, why, place)
+    ORDER BY place
+""")
+
+_CASE_COLUMNS = {
+    "id", "state", "waiting_for", "version", "changed_at", "next_action_at", "parallel", "stage",
+    "asked_in_stage", "escalate_at", "escalated_at", "escalated_for", "outcome", "closed_at",
+}  # fmt: skip
+
+
+def _row(case: Case) -> dict[str, Any]:
+    return case.model_dump(mode="json", include=_CASE_COLUMNS)
+
+
+def _json_of(offers: Sequence[Asked]) -> str:
+    return json.dumps(
+        [
+            {
+                "id": str(offer.id),
+                "state": offer.state,
+                "answered_at": offer.answered_at.isoformat() if offer.answered_at else None,
+                "ended_at": offer.ended_at.isoformat() if offer.ended_at else None,
+                "words": offer.words,
+                "assigned_by": offer.assigned_by,
+            }
+            for offer in offers
+        ]
+    )
+
+
+def place(case: Case) -> Place:
+    """Where the person is, as events carry it."""
+    return Place.model_construct(
+        latitude=case.latitude,
+        longitude=case.longitude,
+        approximate=case.approximate,
+        subdistrict=case.subdistrict,
+        subdistrict_name=case.subdistrict_name,
+        village=case.village,
+        village_name=case.village_name,
+        centre_latitude=case.centre_latitude,
+        centre_longitude=case.centre_longitude,
+    )
+
+
+def utc_offset_minutes(district: District, moment: datetime) -> int:
+    """How far the district's clocks are from UTC at a moment."""
+    offset = moment.astimezone(ZoneInfo(district.timezone)).utcoffset() or timedelta()
+    return int(offset.total_seconds() // 60)
+
+
+def public(event: type[Event[PublicCase]], case: Case) -> Event[PublicCase]:
+    """The public event of a case as it is now.
+
+    No place but the subdistrict's centre, and no trace: the reporter may have chosen it.
+    """
+    data = PublicCase.model_construct(
+        version=case.version,
+        state=case.state,
+        category=case.category,
+        urgency=case.urgency,
+        subdistrict=PublicSubdistrict.model_construct(
+            code=case.subdistrict,
+            name=case.subdistrict_name,
+            latitude=case.centre_latitude,
+            longitude=case.centre_longitude,
+        ),
+        reported_at=case.reported_at.astimezone(UTC),
+        waiting_for=case.waiting_for,
+        escalated_for=case.escalated_for,
+        outcome=case.outcome,
+    )
+    made: Event[PublicCase] = event.of(
+        data,
+        case_id=case.id,
+        district=case.district,
+        time=case.changed_at,
+        drill=case.drill,
+    )
+    return made
