@@ -36,6 +36,7 @@ first_roles = []
 neighbours = []
 retry_after_seconds = 60
 same_distance_km = 0.001
+busy_counts_km = 0
 recent_days = 14
 [acceptance]
 arrive_within_minutes = 1440

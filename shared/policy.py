@@ -96,6 +96,7 @@ class Policy:
     neighbours: tuple[str, ...]
     retry_after: timedelta
     same_distance_m: float
+    busy_counts_m: float
     recent: timedelta
     arrive_within: timedelta
     report_within: timedelta
@@ -144,6 +145,7 @@ def parse_policy(text: str, *, file: Path, district: str, subdistricts: Collecti
         neighbours=tuple(written.search.neighbours),
         retry_after=timedelta(seconds=written.search.retry_after_seconds),
         same_distance_m=written.search.same_distance_km * 1000,
+        busy_counts_m=written.search.busy_counts_km * 1000,
         recent=timedelta(days=written.search.recent_days),
         arrive_within=timedelta(minutes=written.acceptance.arrive_within_minutes),
         report_within=timedelta(minutes=written.acceptance.report_within_minutes),
@@ -287,6 +289,7 @@ class _Search(TomlTable):
     neighbours: list[str]
     retry_after_seconds: Annotated[float, Field(ge=0.1, le=86400)]
     same_distance_km: _Kilometres
+    busy_counts_km: Annotated[float, Field(ge=0, le=1000)]
     recent_days: Annotated[float, Field(gt=0, le=365)]
 
     @field_validator("steps_km")
@@ -431,10 +434,10 @@ def line_of(text: str, path: KeyPath) -> int:
     dotted and inline keys need no rules here. Slow (a parse for each line), and for mistakes only.
     """
     found, depth, begins = 1, 0, 1
-    lines = text.split("\n")
+    lines = [f"{line}\n" for line in text.split("\n")]
     for number in range(1, len(lines) + 1):
         try:
-            so_far = tomllib.loads("\n".join(lines[:number]))
+            so_far = tomllib.loads("".join(lines[:number]))
         except tomllib.TOMLDecodeError:
             continue
         if (reached := _depth(so_far, path)) > depth:

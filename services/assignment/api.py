@@ -1,15 +1,20 @@
 """Assignment's door for the agency: the volunteers."""
 
 import secrets
-from typing import Annotated
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from services.assignment import volunteers
+from services.assignment import duty, volunteers
+from shared.contacts import Email, Phone
 from shared.database import Database
+from shared.districts import District
 from shared.errors import Problem
+from shared.places import PlaceError
 
 
 class ListedVolunteer(BaseModel):
@@ -23,13 +28,30 @@ class ListedVolunteer(BaseModel):
     role: str
     phone: str | None
     email: str | None
+    language: str
     village: str | None
     latitude: float
     longitude: float
     categories: list[str]
+    trainings: list[str]
     capacity: int
     open_cases: int
     on_duty: bool
+    duty: str = Field(
+        validation_alias="duty_times",
+        description="weekly times in the district's time, such as `mon-fri 08:00-17:00`; "
+        "empty: always",
+    )
+    off_until: datetime | None
+    rest_until: datetime | None = Field(description="the pause after a case")
+    ready: bool = Field(description="whether duty times, leave and rest allow it now")
+    last_reached_at: datetime | None
+
+    @field_validator("duty", mode="before")
+    @classmethod
+    def as_text(cls, times: list[duty.Window]) -> str:
+        """Duty times as a person writes them."""
+        return duty.format_times(times)
 
 
 class VolunteerPage(BaseModel):
@@ -39,8 +61,54 @@ class VolunteerPage(BaseModel):
     next_after: UUID | None
 
 
-def router(database: Database, *, token: SecretStr | None) -> APIRouter:
-    """The routes for the agency; with ``token`` only for whoever shows it."""
+def _without_defaults(schema: dict[str, Any]) -> None:
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+# What is left out is not changed; that some of it may be null is said by its type.
+_LEFT_OUT: Any = None
+
+
+class VolunteerChange(BaseModel):
+    """The fields of a volunteer that shall change; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_without_defaults)
+
+    name: volunteers.Name = _LEFT_OUT
+    role: volunteers.AnyRole = _LEFT_OUT
+    phone: Phone | None = None
+    email: Email | None = None
+    language: volunteers.Language = _LEFT_OUT
+    village: Annotated[str, Field(min_length=1, max_length=100)] = _LEFT_OUT
+    latitude: volunteers.Latitude = _LEFT_OUT
+    longitude: volunteers.Longitude = _LEFT_OUT
+    categories: volunteers.Categories = _LEFT_OUT
+    trainings: volunteers.Trainings = _LEFT_OUT
+    capacity: volunteers.Capacity = _LEFT_OUT
+    on_duty: bool = _LEFT_OUT
+    duty: Annotated[volunteers.DutyTimes, Field(json_schema_extra={"type": "string"})] = _LEFT_OUT
+    off_until: volunteers.OffUntil | None = None
+
+    @model_validator(mode="after")
+    def changes_something(self) -> Self:
+        """An empty change is a mistake of whoever sends it."""
+        if not self.model_fields_set:
+            raise ValueError("Name at least one field to change.")
+        return self
+
+
+def router(
+    database: Database,
+    *,
+    token: SecretStr | None,
+    districts: Mapping[str, District] | None = None,
+) -> APIRouter:
+    """The routes for the agency; with ``token`` only for whoever shows it.
+
+    Without ``districts`` nobody can be changed: it is not known what times and places mean.
+    """
+    known = districts if districts is not None else {}
 
     async def agency_only(
         authorization: Annotated[str, Header(include_in_schema=False)] = "",
@@ -66,5 +134,39 @@ def router(database: Database, *, token: SecretStr | None) -> APIRouter:
             volunteers=[ListedVolunteer.model_validate(volunteer) for volunteer in found],
             next_after=found[-1].id if len(found) == limit else None,
         )
+
+    @api.get("/volunteers/{volunteer_id}")
+    async def get(volunteer_id: UUID) -> ListedVolunteer:
+        """One volunteer."""
+        try:
+            async with database.transaction() as session:
+                found = await volunteers.get(session, volunteer_id)
+        except volunteers.UnknownVolunteer as error:
+            raise Problem(404, str(error)) from error
+        return ListedVolunteer.model_validate(found)
+
+    @api.patch("/volunteers/{volunteer_id}")
+    async def change(volunteer_id: UUID, wanted: VolunteerChange) -> ListedVolunteer:
+        """Change some fields of a volunteer; all or nothing.
+
+        A new `village` or position is the new home, and takes the place of both. `off_until` is
+        the last day off, or the moment at which it ends; without an offset it is in the
+        district's time.
+        """
+        changes = {name: getattr(wanted, name) for name in wanted.model_fields_set}
+        try:
+            async with database.transaction() as session:
+                found = await volunteers.change(session, volunteer_id, changes, districts=known)
+        except volunteers.UnknownVolunteer as error:
+            raise Problem(404, str(error)) from error
+        except volunteers.UnknownDistrict as error:
+            raise Problem(409, str(error)) from error
+        except PlaceError as error:
+            field = error.field.removeprefix("place.")
+            raise Problem(422, error.message, errors=[(field, error.message)]) from error
+        except volunteers.NotChanged as error:
+            status = 409 if error.conflict else 422
+            raise Problem(status, error.message, errors=[(error.field, error.message)]) from error
+        return ListedVolunteer.model_validate(found)
 
     return api

@@ -65,10 +65,9 @@ _SENTENCES = {
 }
 
 _TIME = r"([0-9]{1,2})(?:[:.]([0-9]{2}))?"
-# A spreadsheet makes a long dash (\u2013, \u2014) of the short one; Indonesians also write "s/d".
-_TO = r"\s*(?:-|\u2013|\u2014|s/d)\s*"
-_WINDOW = re.compile(rf"(.*?)\s*\b{_TIME}{_TO}{_TIME}")
-_RANGE = re.compile(_TO)
+# A spreadsheet makes a long dash of the short one, and people write words.
+_TO = re.compile(r"\s*(?:\u2013|\u2014|\b(?:s/d|sampai|to)\b)\s*")
+_WINDOW = re.compile(rf"(.*?)\s*\b{_TIME}\s*-\s*{_TIME}")
 _ECHOED = 40  # characters of a mistake that are said back
 
 
@@ -83,7 +82,7 @@ def parse_times(text: str, *, language: str = "en") -> list[Window]:
     Raises:
         ValueError: with a sentence in ``language`` (``en`` or ``id``) about the first mistake.
     """
-    plain = " ".join(text.lower().replace("\u2019", "'").split())
+    plain = _TO.sub("-", " ".join(text.lower().replace("\u2019", "'").split()))
     if plain in _ALWAYS:
         return []
     parts = [part.strip() for part in plain.split(";") if part.strip()]
@@ -133,7 +132,7 @@ def _days(text: str, language: str) -> list[int]:
         return list(range(7))
     days: list[int] = []
     for part in re.split(r"\s*[,/&+]\s*|\s+(?:and|dan)\s+", text):
-        ends = [_day(name, language) for name in _RANGE.split(part)]
+        ends = [_day(name.strip(), language) for name in part.split("-")]
         if len(ends) > 2:
             raise _mistake(language, "day", text=part[:_ECHOED])
         # A range may go past Sunday: fri-mon.

@@ -73,7 +73,7 @@ class Sweep:
         """Let duty begin and end, and wake the cases that somebody new could help."""
         async with self.database.transaction() as session:
             timezones = {code: district.timezone for code, district in self.districts.items()}
-            await duty.refresh(session, timezones)
+            await duty.refresh(session, timezones=timezones)
         # On its own: it waits for cases, and must hold no volunteer meanwhile.
         async with self.database.transaction() as session:
             await offers.wake(session, districts=self.districts)

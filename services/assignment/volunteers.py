@@ -1,12 +1,14 @@
-"""Volunteers: imported from a district's spreadsheet, whole or not at all."""
+"""Volunteers: imported from a district's spreadsheet, whole or not at all; changed one by one."""
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Any, Literal
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     BaseModel,
@@ -17,18 +19,22 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.assignment import offers
-from services.assignment.models import Volunteer
+from services.assignment import duty, openings
+from services.assignment.models import Case, Offer, Volunteer
 from shared.contacts import Email, Phone
-from shared.database import column, execute, sql
+from shared.database import Row, Statement, execute, now, sql
 from shared.districts import District
 from shared.events import Category, Role
 from shared.places import PlaceError, resolve_place
 
+REQUIRED = ("name", "role")
+# Columns that a file may leave out: then they change nothing of whoever is known already.
+OPTIONAL = ("trainings", "language", "duty", "off_until", "on_duty")
 COLUMNS = (
     "name",
     "role",
@@ -39,8 +45,13 @@ COLUMNS = (
     "longitude",
     "categories",
     "capacity",
+    *OPTIONAL,
 )
-REQUIRED = ("name", "role")
+
+UNREACHABLE = "Nobody without a phone or an e-mail can be on duty: they could not be asked."
+
+
+# --- what one is told about a volunteer -----------------------------------------------------------
 
 
 def _split(value: Any) -> Any:
@@ -49,33 +60,117 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(";") if part.strip()]
 
 
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _training(value: Any) -> Any:
+    return "_".join(value.lower().replace("-", " ").split()) if isinstance(value, str) else value
+
+
+def _yes_or_no(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    word = value.strip().lower()
+    if word in ("yes", "ya", "true", "1"):
+        return True
+    if word in ("no", "tidak", "false", "0"):
+        return False
+    raise ValueError("write yes or no (ya or tidak)")
+
+
+def _windows(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("must be a text such as mon-fri 08:00-17:00")
+    return duty.parse_times(value)
+
+
+def _until(value: Any) -> Any:
+    text = value.strip() if isinstance(value, str) else ""
+    try:
+        # A date alone is not a moment: which one it is, the district's time zone says.
+        until = date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("write it as 2026-08-31 or 2026-08-31T14:00") from None
+    # Beyond this Python cannot put it into every time zone.
+    if not 2000 <= until.year < 2200:
+        raise ValueError("must be a year between 2000 and 2199")
+    return until
+
+
+# Control characters reach no telephone, and a zero byte not even the database.
+Name = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]*$"
+    ),
+]
+AnyRole = Annotated[Role, BeforeValidator(_lower)]
+Categories = Annotated[list[Category], BeforeValidator(_split)]
+Training = Annotated[
+    str, BeforeValidator(_training), StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")
+]
+Trainings = Annotated[list[Training], BeforeValidator(_split), Field(max_length=20)]
+Language = Annotated[Literal["id", "en"], BeforeValidator(_lower)]
+OnDuty = Annotated[bool, BeforeValidator(_yes_or_no)]
+DutyTimes = Annotated[list[dict[str, Any]], BeforeValidator(_windows)]
+# The last day off, or the moment at which it ends.
+OffUntil = Annotated[datetime | date, BeforeValidator(_until)]
+Latitude = Annotated[float, Field(ge=-90, le=90)]
+Longitude = Annotated[float, Field(ge=-180, le=180)]
+Capacity = Annotated[int, Field(ge=1, le=100)]
+
+
 class VolunteerRow(BaseModel):
     """One line of a volunteers file."""
 
     model_config = ConfigDict(extra="forbid")
 
-    # Control characters reach no telephone, and a zero byte not even the database.
-    name: Annotated[
-        str,
-        StringConstraints(
-            strip_whitespace=True, min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]*$"
-        ),
-    ]
-    role: Annotated[Role, BeforeValidator(lambda v: v.strip().lower() if isinstance(v, str) else v)]
+    name: Name
+    role: AnyRole
     phone: Phone | None = None
     email: Email | None = None
     village: str | None = None
-    latitude: float | None = Field(default=None, ge=-90, le=90)
-    longitude: float | None = Field(default=None, ge=-180, le=180)
-    categories: Annotated[list[Category], BeforeValidator(_split)] = []
-    capacity: int | None = Field(default=None, ge=1, le=100)
+    latitude: Latitude | None = None
+    longitude: Longitude | None = None
+    categories: Categories = []
+    capacity: Capacity | None = None
+    trainings: Trainings = []
+    language: Language = "id"
+    duty: DutyTimes = []
+    off_until: OffUntil | None = None
+    on_duty: OnDuty = True
 
     @model_validator(mode="after")
     def reachable(self) -> "VolunteerRow":
-        """Nobody can be asked who cannot be reached."""
+        """Nobody can be asked who cannot be reached; and by the contact a row is known again."""
         if self.phone is None and self.email is None:
             raise ValueError("phone or email: one of them is needed, or nobody can be asked.")
         return self
+
+
+def off_until_moment(until: datetime | date | None, *, timezone: str) -> datetime | None:
+    """The moment at which somebody is back: a date counts whole, times are the district's."""
+    if until is None:
+        return None
+    if not isinstance(until, datetime):
+        until = datetime.combine(until + timedelta(days=1), time(), ZoneInfo(timezone))
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=ZoneInfo(timezone))
+    return until.astimezone(UTC)
+
+
+def off_until_text(until: datetime | None, *, timezone: str) -> str:
+    """Write it as :func:`off_until_moment` reads it: the last day off, or the moment."""
+    if until is None:
+        return ""
+    local = until.astimezone(ZoneInfo(timezone))
+    if local.timetz().replace(tzinfo=None) == time():
+        return (local.date() - timedelta(days=1)).isoformat()
+    return local.isoformat()
+
+
+# --- files ----------------------------------------------------------------------------------------
 
 
 class BrokenFile(Exception):
@@ -152,7 +247,7 @@ def _lines(reader: "csv.DictReader[str]") -> Iterator[tuple[int, dict[str, Any]]
 def _checked(
     raw: Mapping[str, str | None], *, district: District, districts: Mapping[str, District]
 ) -> dict[str, Any]:
-    given = {key: value for key, value in raw.items() if value is not None and value.strip()}
+    given = {key: _unquoted(value) for key, value in raw.items() if value and value.strip()}
     row = VolunteerRow.model_validate(given)
     place = resolve_place(
         districts,
@@ -161,14 +256,70 @@ def _checked(
         village=row.village,
         district=district.code,
     )
-    return row.model_dump() | {
-        "id": str(uuid7()),
+    values = row.model_dump(exclude={key for key in OPTIONAL if key not in raw})
+    if "off_until" in values:
+        values["off_until"] = off_until_moment(row.off_until, timezone=district.timezone)
+    return values | {
+        "id": uuid7(),
         "district": district.code,
         "village": place.village,
         "latitude": place.latitude,
         "longitude": place.longitude,
         "capacity": row.capacity or district.policy.default_capacity,
     }
+
+
+# What a spreadsheet takes for a formula when a cell begins with it.
+_FORMULA = ("=", "+", "-", "@")
+
+
+def _quoted(value: str) -> str:
+    """Keep a spreadsheet from running a text as a formula: an apostrophe goes before it.
+
+    Only names and e-mail addresses are free enough to carry one. A phone begins with + too, but is
+    digits after it, which at worst are shown as a number and are read again all the same.
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return f"'{value}" if value.lstrip("'").startswith(_FORMULA) else value
+
+
+def _unquoted(value: str) -> str:
+    quoted = value.startswith("'") and value.lstrip("'").startswith(_FORMULA)
+    return value[1:] if quoted else value
+
+
+def write_csv(found: Iterable[Volunteer], *, districts: Mapping[str, District]) -> str:
+    """Volunteers as the file that :func:`read_csv` reads, and nothing that it would not read.
+
+    Raises:
+        UnknownDistrict: one of them is of a district that has no folder here.
+    """
+    file = io.StringIO()
+    # Every text in quotation marks, so that also a spreadsheet that splits at semicolons finds
+    # no cell within a cell.
+    writer = csv.DictWriter(file, COLUMNS, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writeheader()
+    for volunteer in found:
+        timezone = district_of(volunteer, districts).timezone
+        writer.writerow(
+            {
+                "name": _quoted(volunteer.name),
+                "role": volunteer.role,
+                "phone": volunteer.phone or "",
+                "email": _quoted(volunteer.email or ""),
+                "village": volunteer.village or "",
+                "latitude": volunteer.latitude,
+                "longitude": volunteer.longitude,
+                "categories": ";".join(volunteer.categories),
+                "capacity": volunteer.capacity,
+                "trainings": ";".join(volunteer.trainings),
+                "language": volunteer.language,
+                "duty": duty.format_times(volunteer.duty_times),
+                "off_until": off_until_text(volunteer.off_until, timezone=timezone),
+                "on_duty": "yes" if volunteer.on_duty else "no",
+            }
+        )
+    return file.getvalue()
 
 
 def _reasons(error: ValidationError | PlaceError) -> list[str]:
@@ -193,22 +344,36 @@ def _reasons(error: ValidationError | PlaceError) -> list[str]:
 
 _STORE = """
     INSERT INTO volunteers
-        (id, district, name, role, phone, email, village, latitude, longitude, categories, capacity)
+        (id, district, name, role, phone, email, village, latitude, longitude, categories, capacity,
+         trainings, language, duty_times, off_until, on_duty)
     SELECT id, district, name, role, phone, email, village, latitude, longitude,
-           ARRAY(SELECT jsonb_array_elements_text(categories)), capacity
+           ARRAY(SELECT jsonb_array_elements_text(categories)), capacity,
+           ARRAY(SELECT jsonb_array_elements_text(coalesce(trainings, '[]'))),
+           coalesce(language, 'id'), coalesce(duty, '[]'), off_until, coalesce(on_duty, true)
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS listed
         (id uuid, district text, name text, role text, phone text, email text, village text,
-         latitude float8, longitude float8, categories jsonb, capacity int)
+         latitude float8, longitude float8, categories jsonb, capacity int, trainings jsonb,
+         language text, duty jsonb, off_until timestamptz, on_duty bool)
     {conflict} DO UPDATE
     SET name = excluded.name, role = excluded.role, email = excluded.email,
         village = excluded.village, latitude = excluded.latitude, longitude = excluded.longitude,
         categories = excluded.categories, updated_at = now(),
         -- Nobody is cut below what they have already taken on.
-        capacity = greatest(excluded.capacity, volunteers.open_cases)
-    RETURNING xmax = 0 AS added
+        capacity = greatest(excluded.capacity, volunteers.open_cases){optional}
+    RETURNING xmax = 0 AS added, id
 """
-_BY_PHONE = sql(_STORE.format(conflict="ON CONFLICT (district, phone) WHERE phone IS NOT NULL"))
-_BY_EMAIL = sql(_STORE.format(conflict="ON CONFLICT (district, email) WHERE phone IS NULL"))
+_CONFLICTS = {
+    "phone": "ON CONFLICT (district, phone) WHERE phone IS NOT NULL",
+    "email": "ON CONFLICT (district, email) WHERE phone IS NULL",
+}
+_STORED_AS = {"duty": "duty_times"}
+
+
+def _store_statement(contact: str, listed: Iterable[str]) -> Statement:
+    """Insert or update by ``contact``; of the optional columns only those that are listed."""
+    stored = [_STORED_AS.get(name, name) for name in OPTIONAL if name in listed]
+    optional = "".join(f",\n        {name} = excluded.{name}" for name in stored)
+    return sql(_STORE.format(conflict=_CONFLICTS[contact], optional=optional))
 
 
 _LOCK = sql("""
@@ -219,22 +384,168 @@ _LOCK = sql("""
 async def store(
     session: AsyncSession, rows: Sequence[Mapping[str, Any]], *, district: District
 ) -> Imported:
-    """Add volunteers, or update those with the same phone (or e-mail); wakes waiting cases."""
+    """Add volunteers, or update those with the same phone (or e-mail); waiting cases look again.
+
+    All ``rows`` are of one file: they have the same columns.
+    """
     # In the order in which claims lock them, so that the two wait for each other.
     await execute(session, _LOCK, {"district": district.code})
-    added: list[bool] = []
-    for statement, part in (
-        (_BY_PHONE, [row for row in rows if row["phone"]]),
-        (_BY_EMAIL, [row for row in rows if not row["phone"]]),
+    stored: list[Row] = []
+    for contact, part in (
+        ("phone", [row for row in rows if row["phone"]]),
+        ("email", [row for row in rows if not row["phone"]]),
     ):
         if part:
-            added += column(
-                await execute(session, statement, {"rows": json.dumps(list(map(dict, part)))})
-            )
+            statement = _store_statement(contact, part[0])
+            values = {"rows": json.dumps([dict(row) for row in part], default=str)}
+            stored += await execute(session, statement, values)
+    await duty.recompute(
+        session, [row.id for row in stored], timezones={district.code: district.timezone}
+    )
     # Without statistics the planner does not know that the index on positions pays off.
     await execute(session, sql("ANALYZE volunteers"))
-    await offers.wake_waiting(session, district=district.code)
-    return Imported(added=sum(added), updated=len(added) - sum(added))
+    await openings.announce(session, [district.code])
+    added = sum(row.added for row in stored)
+    return Imported(added=added, updated=len(stored) - added)
+
+
+# --- one volunteer --------------------------------------------------------------------------------
+
+
+class UnknownVolunteer(LookupError):
+    """There is nobody with this id."""
+
+
+class UnknownDistrict(LookupError):
+    """A volunteer's district has no folder here, so it is not known what their times mean."""
+
+
+class NotChanged(Exception):
+    """A change that is refused: the field and a sentence. ``conflict``: right, but not now."""
+
+    def __init__(self, field: str, message: str, *, conflict: bool = False) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+        self.conflict = conflict
+
+
+def district_of(volunteer: Volunteer, districts: Mapping[str, District]) -> District:
+    """The district of a volunteer.
+
+    Raises:
+        UnknownDistrict: it has no folder here.
+    """
+    if volunteer.district not in districts:
+        known = ", ".join(districts) or "none"
+        raise UnknownDistrict(
+            f"District {volunteer.district} is not known here; known are {known}."
+        )
+    return districts[volunteer.district]
+
+
+async def get(session: AsyncSession, volunteer_id: UUID) -> Volunteer:
+    """One volunteer.
+
+    Raises:
+        UnknownVolunteer: there is nobody with this id.
+    """
+    volunteer = await session.get(Volunteer, volunteer_id)
+    if volunteer is None:
+        raise UnknownVolunteer(f"There is no volunteer {volunteer_id}.")
+    return volunteer
+
+
+async def change(
+    session: AsyncSession,
+    volunteer_id: UUID,
+    changes: Mapping[str, Any],
+    *,
+    districts: Mapping[str, District],
+) -> Volunteer:
+    """Change some fields of one volunteer, and return them as they are then.
+
+    Their row is all that is locked. ``changes`` are values of :class:`VolunteerRow`'s fields. If
+    the volunteer is available afterwards, the district's waiting cases look again.
+
+    Raises:
+        UnknownVolunteer: there is nobody with this id.
+        UnknownDistrict: their district has no folder here.
+        PlaceError: the new home is no place of the district.
+        NotChanged: it would break a rule; the transaction must then be rolled back.
+    """
+    volunteer = await session.get(
+        Volunteer, volunteer_id, with_for_update={"key_share": True}, populate_existing=True
+    )
+    if volunteer is None:
+        raise UnknownVolunteer(f"There is no volunteer {volunteer_id}.")
+    district = district_of(volunteer, districts)
+    values = _stored_values(changes, district=district, districts=districts)
+    for name, value in values.items():
+        setattr(volunteer, name, value)
+    _check_rules(volunteer)
+    volunteer.updated_at = await now(session)
+    try:
+        await session.flush()
+    except IntegrityError:
+        field = "phone" if volunteer.phone else "email"
+        raise NotChanged(
+            field, f"Another volunteer of the district has this {field}.", conflict=True
+        ) from None
+    await duty.recompute(session, [volunteer.id], timezones={district.code: district.timezone})
+    await session.refresh(volunteer)
+    if volunteer.available:
+        await openings.announce(session, [district.code])
+    return volunteer
+
+
+def _stored_values(
+    changes: Mapping[str, Any], *, district: District, districts: Mapping[str, District]
+) -> dict[str, Any]:
+    values = {_STORED_AS.get(name, name): value for name, value in changes.items()}
+    if "off_until" in values:
+        values["off_until"] = off_until_moment(values["off_until"], timezone=district.timezone)
+    where = {name: values[name] for name in ("village", "latitude", "longitude") if name in values}
+    if where:
+        place = resolve_place(districts, **where, district=district.code)
+        values |= {name: getattr(place, name) for name in ("village", "latitude", "longitude")}
+    return values
+
+
+def _check_rules(volunteer: Volunteer) -> None:
+    if volunteer.on_duty and volunteer.phone is None and volunteer.email is None:
+        raise NotChanged("on_duty", UNREACHABLE)
+    if volunteer.capacity < volunteer.open_cases:
+        raise NotChanged(
+            "capacity",
+            f"{volunteer.name} has {volunteer.open_cases} open cases; "
+            f"a capacity of {volunteer.capacity} would cut them below that.",
+            conflict=True,
+        )
+
+
+@dataclass(frozen=True)
+class OpenWork:
+    """A case that a volunteer is asked for or has accepted, by its code and its subdistrict."""
+
+    code: str
+    state: str
+    subdistrict_name: str
+    respond_by: datetime
+
+
+async def open_work(session: AsyncSession, volunteer_id: UUID) -> list[OpenWork]:
+    """What a volunteer has open now, the oldest first; nothing of it tells of the person."""
+    query = (
+        select(Case.code, Offer.state, Case.subdistrict_name, Offer.respond_by)
+        .join(Offer, col(Offer.case_id) == col(Case.id))
+        .where(
+            col(Offer.volunteer_id) == volunteer_id,
+            col(Offer.state).in_(("offered", "accepted", "arrived")),
+        )
+        .order_by(col(Offer.made_at), col(Offer.id))
+    )
+    return [OpenWork(*row) for row in (await session.exec(query)).all()]
 
 
 async def listed(
@@ -247,3 +558,22 @@ async def listed(
     if after is not None:
         query = query.where(col(Volunteer.id) > after)
     return (await session.exec(query)).all()
+
+
+async def every(
+    session: AsyncSession, *, district: str | None, page: int = 1000
+) -> AsyncIterator[Volunteer]:
+    """All volunteers in the order of their ids."""
+    after: UUID | None = None
+    while found := await listed(session, district=district, limit=page, after=after):
+        for volunteer in found:
+            yield volunteer
+        after = found[-1].id
+
+
+async def by_contact(session: AsyncSession, contact: str) -> Sequence[Volunteer]:
+    """Those with this phone (E.164) or e-mail; one person may serve two districts."""
+    query = select(Volunteer).where(
+        (col(Volunteer.phone) == contact) | (col(Volunteer.email) == contact)
+    )
+    return (await session.exec(query.order_by(col(Volunteer.id)))).all()

@@ -1,4 +1,4 @@
-"""Notification: tells the volunteer, once, on the first channel that works."""
+"""Notification: tells whom it concerns, once, on the first channel that works."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -27,7 +27,7 @@ def compose(settings: NotificationSettings | None = None) -> Service:
         name="notification",
         settings=settings,
         title="Jangkau notification",
-        description="Messages to volunteers.",
+        description="Messages to volunteers and coordinators, and their answers.",
     )
     channels = make_channels(settings, service.database)
     service.consume(topics.ASSIGNMENT_OFFERS, handlers.on_assignment_offers(channels))
@@ -62,5 +62,5 @@ async def measure_messages(session: AsyncSession) -> None:
     """Put the number of messages by state into the metrics."""
     rows = await execute(session, sql("SELECT state, count(*) AS n FROM messages GROUP BY state"))
     counts = {row.state: row.n for row in rows}
-    for state in ("queued", "sending", "sent", "failed", "expired", "unknown"):
+    for state in ("queued", "sending", "sent", "failed", "expired", "unknown", "withdrawn"):
         MESSAGES.labels(state).set(counts.get(state, 0))

@@ -1,4 +1,4 @@
-"""Notification's tables: messages, attempts to send them, states of offers, the sandbox's phones."""
+"""Notification's tables: messages, attempts to send them, what is known of offers, fake phones."""
 
 from datetime import datetime
 from typing import Any

@@ -68,8 +68,7 @@ def districts_are_read_once(districts: dict[str, District]) -> Iterator[None]:
         return districts
 
     with pytest.MonkeyPatch.context() as patch:
-        for app in ("services.intake.app", "services.assignment.app"):
-            patch.setattr(f"{app}.load_districts", loaded)
+        patch.setattr("services.intake.app.load_districts", loaded)
         yield
 
 

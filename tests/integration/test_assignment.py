@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,81 +9,30 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from services.assignment import matching, offers
-from shared import topics
+from services.assignment import matching, offers, openings
 from shared.database import Database
 from shared.districts import District
-from shared.events import CaseReported, MadeOffer, OfferMade, PublicCase
+from shared.events import MadeOffer, OfferMade, PublicCase
 from shared.places import great_circle_m
 from tests.factories import KOBA, NOON, case_reported
+from tests.integration.cases import (
+    Districts,
+    asked,
+    published,
+    report,
+    state_of,
+    sweep,
+    volunteer,
+    who,
+    with_policy,
+)
 from tests.integration.conftest import one, rows, run
-
-Districts = Mapping[str, District]
 
 
 @pytest.fixture
 def policy(districts: dict[str, District]) -> dict[str, District]:
     """The sample district with figures that the tests know."""
-    district = districts["19.04"]
-    figures = replace(
-        district.policy,
-        radius_m=40_000.0,
-        respond_within=timedelta(minutes=10),
-        retry_after=timedelta(seconds=60),
-    )
-    return {"19.04": replace(district, policy=figures)}
-
-
-async def volunteer(database: Database, latitude: float, longitude: float, **values: Any) -> UUID:
-    """Somebody who can be asked, living there."""
-    id_ = uuid7()
-    row: dict[str, Any] = {
-        "id": id_,
-        "district": "19.04",
-        "name": "Siti",
-        "role": "psm",
-        "phone": f"+62{id_.int % 10**10}",
-        "latitude": latitude,
-        "longitude": longitude,
-        "categories": [],
-        "capacity": 1,
-        "open_cases": 0,
-        "on_duty": True,
-        **values,
-    }
-    names, places = ", ".join(row), ", ".join(f":{name}" for name in row)
-    await run(database, f"INSERT INTO volunteers ({names}) VALUES ({places})", **row)  # noqa: S608
-    return id_
-
-
-async def report(database: Database, policy: Districts, *reports: CaseReported) -> None:
-    """Let the cases be opened as the handler does."""
-    async with database.transaction() as session:
-        await offers.open_cases(session, reports, districts=policy)
-
-
-async def asked(database: Database) -> dict[UUID, UUID]:
-    """Case id -> who has its offer."""
-    found = await rows(database, "SELECT case_id, volunteer_id FROM offers")
-    assert len({row.case_id for row in found}) == len(found)
-    return {row.case_id: row.volunteer_id for row in found}
-
-
-async def published(database: Database) -> list[Any]:
-    """The events in the outbox, in its order."""
-    found = await rows(database, "SELECT topic, payload FROM outbox ORDER BY id")
-    return [topics.named(row.topic).decode(row.payload.encode()) for row in found]
-
-
-async def state_of(database: Database, reported: CaseReported) -> Any:
-    (case,) = await rows(
-        database, "SELECT * FROM cases WHERE id = :id", id=UUID(str(reported.subject))
-    )
-    return case
-
-
-def who(reported: CaseReported) -> UUID:
-    return UUID(str(reported.subject))
+    return with_policy(districts)
 
 
 # --- the nearest ----------------------------------------------------------------------------------
@@ -237,14 +184,15 @@ async def test_whoever_loses_a_claim_is_given_the_next_one_in_the_same_transacti
 # --- waiting --------------------------------------------------------------------------------------
 
 
-async def test_a_case_out_of_everybodys_reach_waits_and_says_so(
+async def test_a_case_out_of_everybodys_reach_goes_to_the_coordinator_at_once(
     assignment_database: Database, policy: Districts
 ) -> None:
     await volunteer(assignment_database, KOBA[0] + 1, KOBA[1])  # 111 km
     reported = case_reported()
     await report(assignment_database, policy, reported)
     case = await state_of(assignment_database, reported)
-    assert (case.state, case.waiting_for) == ("waiting", "no_volunteer_in_reach")
+    assert (case.state, case.waiting_for) == ("escalated", "no_volunteer_in_reach")
+    assert case.escalated_for == "nobody_left_to_ask"
     assert case.next_action_at - case.changed_at == timedelta(seconds=60)
     assert await asked(assignment_database) == {}
 
@@ -256,11 +204,6 @@ async def test_a_case_whose_volunteers_are_all_busy_waits_and_says_so(
     reported = case_reported()
     await report(assignment_database, policy, reported)
     assert (await state_of(assignment_database, reported)).waiting_for == "all_volunteers_busy"
-
-
-async def sweep(database: Database, policy: Districts) -> int:
-    async with database.transaction() as session:
-        return await offers.retry_waiting(session, districts=policy)
 
 
 async def test_a_waiting_case_is_not_tried_before_its_time(
@@ -279,10 +222,10 @@ async def test_a_waiting_case_is_tried_at_once_when_somebody_becomes_available(
     await report(assignment_database, policy, reported)
     await volunteer(assignment_database, *KOBA)
     async with assignment_database.transaction() as session:
-        await offers.wake_waiting(session, district="19.05")
+        await openings.announce(session, ["19.05"])
     assert await sweep(assignment_database, policy) == 0
     async with assignment_database.transaction() as session:
-        await offers.wake_waiting(session, district="19.04")
+        await openings.announce(session, ["19.04"])
     assert await sweep(assignment_database, policy) == 1
     case = await state_of(assignment_database, reported)
     assert (case.state, case.waiting_for, case.version) == ("offered", None, 3)
@@ -348,7 +291,7 @@ async def test_versions_of_a_case_are_published_from_one_without_a_gap(
         if isinstance(event.data, PublicCase):
             told.setdefault(event.subject, []).append((event.data.version, event.data.state))
     assert told == {
-        waiting.subject: [(1, "searching"), (2, "waiting"), (3, "offered")],
+        waiting.subject: [(1, "searching"), (2, "escalated"), (3, "offered")],
         offered.subject: [(1, "searching"), (2, "offered")],
     }
 

@@ -185,21 +185,57 @@ def test_a_missing_file_is_named(folder: Path, missing: str) -> None:
             "latitude = 133.99",
             "line 18: subdistricts[1].latitude: must be between -90",
         ),
-        ("latitude = 33.99", "latitude = nan", "subdistricts[1].latitude: must be a finite number"),
-        ("longitude = -118.25", "longitude = -200", "subdistricts[0].longitude: must be between"),
-        ("latitude = 33.99", 'latitude = "33.99"', "subdistricts[1].latitude: must be a valid"),
-        ("latitude = 33.99", "", "subdistricts[1].latitude: is missing"),
-        ("latitude = 33.99", "latitude = 33.99\nheight = 1", "subdistricts[1].height: is not a"),
-        ('code = "99.01.002"', 'code = "99.02.002"', "subdistricts[1].code: must start with 99.01"),
-        ('code = "99.01.002"', 'code = "99.01.001"', "subdistricts[1].code: 99.01.001 is there tw"),
-        ('code = "99.01"\n', 'code = "99.02"\n', "code: is 99.02, but the folder is named 99.01"),
-        ("America/Los_Angeles", "Jakarta", "timezone: must be a time zone such as Asia/Jakarta"),
-        ("America/Los_Angeles", "../etc", "timezone: must be a time zone such as Asia/Jakarta"),
-        ("reach_km = 50", "reach_km = 0", "reach_km: must be greater than 0, not 0"),
+        (
+            "latitude = 33.99",
+            "latitude = nan",
+            "line 18: subdistricts[1].latitude: must be a finite number",
+        ),
+        (
+            "longitude = -118.25",
+            "longitude = -200",
+            "line 12: subdistricts[0].longitude: must be between",
+        ),
+        (
+            "latitude = 33.99",
+            'latitude = "33.99"',
+            "line 18: subdistricts[1].latitude: must be a valid",
+        ),
+        ("latitude = 33.99", "", "line 15: subdistricts[1].latitude: is missing"),
+        (
+            "latitude = 33.99",
+            "latitude = 33.99\nheight = 1",
+            "line 19: subdistricts[1].height: is not a",
+        ),
+        (
+            'code = "99.01.002"',
+            'code = "99.02.002"',
+            "line 16: subdistricts[1].code: must start with 99.01",
+        ),
+        (
+            'code = "99.01.002"',
+            'code = "99.01.001"',
+            "line 16: subdistricts[1].code: 99.01.001 is there tw",
+        ),
+        (
+            'code = "99.01"\n',
+            'code = "99.02"\n',
+            "line 2: code: is 99.02, but the folder is named 99.01",
+        ),
+        (
+            "America/Los_Angeles",
+            "Jakarta",
+            "line 5: timezone: must be a time zone such as Asia/Jakarta",
+        ),
+        (
+            "America/Los_Angeles",
+            "../etc",
+            "line 5: timezone: must be a time zone such as Asia/Jakarta",
+        ),
+        ("reach_km = 50", "reach_km = 0", "line 6: reach_km: must be greater than 0, not 0"),
         ("reach_km = 50", "reach_km = ", "is not valid TOML: Invalid value (at line 6"),
     ],
 )
-def test_a_broken_places_file_is_refused_with_its_key(
+def test_a_broken_places_file_is_refused_with_line_and_key(
     tmp_path: Path, before: str, after: str, message: str
 ) -> None:
     assert PLACES.count(before) == 1
@@ -213,7 +249,7 @@ def test_a_broken_policy_is_refused_with_every_broken_key(tmp_path: Path) -> Non
     first, second = _error(tmp_path).splitlines()
     file = tmp_path / "99.01" / "policy.toml"
     assert first == f"{file}: line 19: search.rounds: must be greater than or equal to 1, not -5"
-    assert second.startswith(f"{file}: line 32: volunteer.default_capacity: must be a valid int")
+    assert second.startswith(f"{file}: line 33: volunteer.default_capacity: must be a valid int")
 
 
 def test_a_neighbour_without_a_folder_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """What a district decides for itself, and how a broken policy is refused."""
 
 import os
+import re
+import tomllib
 from datetime import time, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.districts import Districts, load_districts
+from shared.events import Category
 from shared.policy import (
     AnswerTimes,
     Coordinator,
@@ -20,6 +24,7 @@ from shared.policy import (
 )
 
 DISTRICTS = Path(__file__).parents[2] / "districts"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "policy.md"
 
 PLACES = """
 code = "99.01"
@@ -60,6 +65,7 @@ first_roles = ["psm"]
 neighbours = []
 retry_after_seconds = 0.5
 same_distance_km = 0.5
+busy_counts_km = 2.5
 recent_days = 7
 [acceptance]
 arrive_within_minutes = 90
@@ -77,7 +83,7 @@ trainings = ["mental_health"]
 trainings = ["children"]
 [[coordinators]]
 name = "Ani"
-phone = "0890 0000 00201"
+phone = "0890 0000 0201"
 subdistrict = "99.01.001"
 [[coordinators]]
 name = "Office"
@@ -118,6 +124,7 @@ def test_a_policy_comes_with_its_units() -> None:
         neighbours=(),
         retry_after=timedelta(seconds=0.5),
         same_distance_m=500.0,
+        busy_counts_m=2500.0,
         recent=timedelta(days=7),
         arrive_within=timedelta(minutes=90),
         report_within=timedelta(hours=8),
@@ -186,7 +193,7 @@ def test_a_window_covers_its_length_from_its_start(start: int, length: int, late
 
 def test_the_coordinators_of_a_subdistrict_come_before_those_of_the_district() -> None:
     policy = _parse(
-        POLICY + '[[coordinators]]\nname = "Budi"\nphone = "0890 0000 00202"\n'
+        POLICY + '[[coordinators]]\nname = "Budi"\nphone = "0890 0000 0202"\n'
         'subdistrict = "99.01.001"\n'
     )
     assert [one.name for one in policy.coordinators_of("99.01.001")] == ["Ani", "Budi", "Office"]
@@ -198,25 +205,25 @@ def test_the_coordinators_of_a_subdistrict_come_before_those_of_the_district() -
     [
         # gaps
         ("retry_after_seconds = 0.5\n", "", "line 17: search.retry_after_seconds: is missing"),
-        ("rest_hours = 0\n", "", "line 31: volunteer.rest_hours: is missing"),
+        ("rest_hours = 0\n", "", "line 32: volunteer.rest_hours: is missing"),
         ("[parallel]\nnormal = 1\nurgent = 10\n", "", "line 1: parallel: is missing"),
         ('from = "12:00"\n', "", "line 9: answer.times[1].from: is missing"),
-        ('name = "Office"\n', "", "line 43: coordinators[1].name: is missing"),
+        ('name = "Office"\n', "", "line 44: coordinators[1].name: is missing"),
         (
             '[[coordinators]]\nname = "Office"\nemail = "office@example.org"\nlanguage = "en"\n',
             "",
-            "line 39: coordinators: needs one of the whole district, that is one without "
+            "line 40: coordinators: needs one of the whole district, that is one without "
             "subdistrict",
         ),
         (
             'email = "office@example.org"\n',
             "",
-            "line 43: coordinators[1]: needs phone or email, or nobody can be told",
+            "line 44: coordinators[1]: needs phone or email, or nobody can be told",
         ),
         (
             '[needs.child_neglected]\ntrainings = ["children"]',
             "[needs.child_neglected]\ntrainings = []",
-            "line 37: needs.child_neglected: needs roles or trainings; without both it would ask "
+            "line 38: needs.child_neglected: needs roles or trainings; without both it would ask "
             "for nothing",
         ),
         # keys and types
@@ -227,12 +234,12 @@ def test_the_coordinators_of_a_subdistrict_come_before_those_of_the_district() -
         (
             "recent_days = 7",
             'recent_days = "7"',
-            "line 24: search.recent_days: must be a valid number, not 7",
+            "line 25: search.recent_days: must be a valid number, not 7",
         ),
         (
             "recent_days = 7",
             "recent_days = inf",
-            "line 24: search.recent_days: must be a finite number, not inf",
+            "line 25: search.recent_days: must be a finite number, not inf",
         ),
         (
             "[parallel]\nnormal = 1\nurgent = 10\n",
@@ -314,7 +321,7 @@ def test_the_coordinators_of_a_subdistrict_come_before_those_of_the_district() -
         (
             "[escalation]\nnormal_minutes = 20",
             "[escalation]\nnormal_minutes = 19.5",
-            "line 29: escalation.normal_minutes: must be at least 20, the longest time to answer, "
+            "line 30: escalation.normal_minutes: must be at least 20, the longest time to answer, "
             "not 19.5",
         ),
         (
@@ -341,29 +348,29 @@ def test_the_coordinators_of_a_subdistrict_come_before_those_of_the_district() -
             "doctor",
         ),
         ('["psm"]', '["psm", "psm"]', "line 20: search.first_roles[1]: psm is there twice"),
-        ('roles = ["tksk"]', 'roles = ["TKSK"]', "line 35: needs.mental_illness.roles[0]: must be"),
+        ('roles = ["tksk"]', 'roles = ["TKSK"]', "line 36: needs.mental_illness.roles[0]: must be"),
         (
             'trainings = ["children"]',
             'trainings = ["Of children"]',
-            "line 38: needs.child_neglected.trainings[0]: is not written as it should be",
+            "line 39: needs.child_neglected.trainings[0]: is not written as it should be",
         ),
-        ("[needs.child_neglected]", "[needs.children]", "line 37: needs.children: must be 'elder"),
+        ("[needs.child_neglected]", "[needs.children]", "line 38: needs.children: must be 'elder"),
         # coordinators
         (
-            '"0890 0000 00201"',
+            '"0890 0000 0201"',
             '"0890"',
-            "line 41: coordinators[0].phone: This is not a telephone number. Write it as 0812 3456 "
+            "line 42: coordinators[0].phone: This is not a telephone number. Write it as 0812 3456 "
             "7890, or with + and the country code",
         ),
         (
             '"office@example.org"',
             '"office"',
-            "line 45: coordinators[1].email: is not written as it should be",
+            "line 46: coordinators[1].email: is not written as it should be",
         ),
         (
             '"99.01.001"',
             '"99.01.002"',
-            "line 42: coordinators[0].subdistrict: must be a subdistrict of places.toml "
+            "line 43: coordinators[0].subdistrict: must be a subdistrict of places.toml "
             "(99.01.001), not 99.01.002",
         ),
     ],
@@ -393,14 +400,14 @@ def test_all_problems_are_told_at_once() -> None:
         ["line 19", "search.rounds"],
         ["line 21", "search.neighbours[1]"],
         ["line 21", "search.neighbours[2]"],
-        ["line 43", "coordinators[1].name"],
+        ["line 44", "coordinators[1].name"],
     ]
     both = POLICY.replace("normal_minutes = 20", "normal_minutes = 21")
     both = both.replace("urgent_minutes = 7\n[vol", "urgent_minutes = 6\n[vol")
     both = both.replace("[escalation]\nnormal_minutes = 21", "[escalation]\nnormal_minutes = 20")
     assert [line.split(": ")[:2] for line in _refusals(both)] == [
-        ["line 29", "escalation.normal_minutes"],
-        ["line 30", "escalation.urgent_minutes"],
+        ["line 30", "escalation.normal_minutes"],
+        ["line 31", "escalation.urgent_minutes"],
     ]
 
 
@@ -453,6 +460,39 @@ key = 3
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_the_line_of_a_key_is_found(path: tuple[str | int, ...], line: int, newline: str) -> None:
     assert line_of(LINES.replace("\n", newline), path) == line
+
+
+def test_the_page_on_the_policy_names_every_key() -> None:
+    table = PAGE.read_text(encoding="utf-8").split("## A file that is refused")[0]
+    written = tomllib.loads(POLICY)
+    for name in ("answer", "parallel", "search", "acceptance", "escalation", "volunteer"):
+        for key in written[name]:
+            assert f"`{name}.{key}`" in table or f"`[[{name}.{key}]]`" in table
+    rows = [*written["answer"]["times"], *written["needs"].values(), *written["coordinators"]]
+    for key in {key for row in rows for key in row}:
+        assert f"`{key}`" in table
+    for category in get_args(Category):
+        assert f"`{category}`" in table
+
+
+def test_the_page_on_the_policy_shows_what_is_really_said() -> None:
+    file = Path("districts/19.04/policy.toml")
+    text = (DISTRICTS.parent / file).read_text(encoding="utf-8")
+    for before, after in [
+        ("rounds = 2", "round = 2"),
+        ("urgent_minutes = 20", "urgent_minutes = 6"),
+    ]:
+        assert text.count(f"\n{before}\n") == 1
+        text = text.replace(f"\n{before}\n", f"\n{after}\n")
+    with pytest.raises(DistrictError) as caught:
+        parse_policy(
+            text, file=file, district="19.04", subdistricts=[f"19.04.0{n}" for n in range(1, 7)]
+        )
+    # Each comment that comes into the policy moves the lines.
+    said = re.sub(r"line [0-9]+", "line N", str(caught.value))
+    page = re.sub(r"line [0-9]+", "line N", PAGE.read_text(encoding="utf-8"))
+    assert f"cannot start: {said}\n" in page
+    assert f"problem={said!r}" in page
 
 
 # --- districts that are read again -------------------------------------------------------------

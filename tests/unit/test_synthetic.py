@@ -1,11 +1,12 @@
 """A district that is made for a file of reports."""
 
 import csv
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from ops.synthetic import DISTRICT, BrokenReports, make_district, read_reports
+from ops.synthetic import CAPACITY, DISTRICT, BrokenReports, make_district, read_reports
 from shared.districts import load_districts
 from shared.places import great_circle_m
 
@@ -72,6 +73,11 @@ def test_the_district_that_is_made_can_be_loaded_and_holds_its_reports(tmp_path:
     volunteers = make_district(planned, tmp_path / "districts")
     district = load_districts([tmp_path / "districts"])[DISTRICT]
     assert {one.name for one in district.subdistricts} == {"Downtown", 'Venice "Beach"'}
+    assert set(district.policy.parallel.values()) == {1}
+    assert district.policy.steps_m == (40_000,)
+    assert district.policy.rest == timedelta(0)
+    assert district.policy.default_capacity == CAPACITY
+    assert len(district.policy.coordinators_of(district.subdistricts[0].code)) == 1
     with volunteers.open(encoding="utf-8") as file:
         homes = list(csv.DictReader(file))
     assert len(homes) == 10
