@@ -3,19 +3,17 @@
 import asyncio
 import json
 import os
-import signal
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from ops import cli_demo, cli_volunteers
+from ops.terminal import STOPPED, fail, out, run
 from shared.settings import SERVICES
 
 if TYPE_CHECKING:
-    from ops.demo import Result
     from ops.embedded import Stack
     from shared.dead_letters import DeadLetter
 
@@ -28,21 +26,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Jangkau gets a volunteer to a person in need.\n\nExample: [bold]jangkau demo[/]",
 )
-volunteers_app = typer.Typer(
-    no_args_is_help=True,
-    help="The people who can be asked.\n\nExample: jangkau volunteers import volunteers.csv",
-)
 letters_app = typer.Typer(
     no_args_is_help=True,
     help="Records that could not be handled.\n\nExample: jangkau dead-letters list",
 )
-app.add_typer(volunteers_app, name="volunteers")
+app.add_typer(cli_volunteers.app, name="volunteers")
 app.add_typer(letters_app, name="dead-letters")
-
-out = Console()
-err = Console(stderr=True)
-T = TypeVar("T")
-STOPPED = 130  # as a shell counts it: 128 + SIGINT
+app.command()(cli_demo.demo)
 
 COLOURS = {"intake": "cyan", "assignment": "magenta", "notification": "green", "stack": "yellow"}
 
@@ -50,71 +40,6 @@ COLOURS = {"intake": "cyan", "assignment": "magenta", "notification": "green", "
 def main() -> None:
     """Run a command; what a person can mend is one sentence, not a traceback."""
     app()
-
-
-def fail(message: str, *, code: int = 1) -> "typer.Exit":
-    """Say what is wrong; raise the result."""
-    err.print(f"[bold red]Error:[/] {message}", highlight=False, soft_wrap=True)
-    return typer.Exit(code)
-
-
-def _quiet_libraries() -> None:
-    """aiokafka tells of every failed connection; our own sentences say what matters."""
-    import logging
-
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run until done; Ctrl-C and SIGTERM end it by way of its own clean-up."""
-    from aiokafka.errors import KafkaError
-    from alembic.util.exc import CommandError
-    from pydantic import ValidationError
-
-    from ops.embedded import StackError
-    from ops.embedded_postgres import PostgresError
-    from ops.synthetic import BrokenReports
-    from services.assignment.volunteers import BrokenFile
-    from shared.database import DATABASE_ERRORS, brief, is_transient
-    from shared.districts import DistrictError
-
-    _quiet_libraries()
-
-    async def until_told() -> T:
-        task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(name, task.cancel)
-        return await task
-
-    try:
-        return asyncio.run(until_told())
-    except asyncio.CancelledError:
-        raise typer.Exit(STOPPED) from None
-    except (
-        BrokenReports,
-        BrokenFile,
-        StackError,
-        PostgresError,
-        DistrictError,
-        CommandError,
-    ) as error:
-        raise fail(str(error)) from None
-    except ValidationError as error:
-        raise fail("; ".join(problem["msg"] for problem in error.errors())) from None
-    except (KafkaError, *DATABASE_ERRORS, OSError) as error:
-        if isinstance(error, OSError) and error.filename:
-            raise fail(f"{error.filename}: {error.strerror}") from None
-        if not is_transient(error) and not isinstance(error, KafkaError):
-            raise fail(
-                f"The database refuses ({brief(error)}): wrong password, no database, or no "
-                "tables yet? `jangkau migrate` makes the last two."
-            ) from None
-        raise fail(
-            f"The database or Kafka does not answer ({type(error).__name__}). Is the system up? "
-            "Start it with `jangkau up`, or set DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS."
-        ) from None
 
 
 @app.command()
@@ -171,7 +96,7 @@ def migrate(
             await migrations.migrate(name, url)
             out.print(f"{name}: {'created and ' if created else ''}up to date", highlight=False)
 
-    _run(work())
+    run(work())
 
 
 @app.command()
@@ -184,7 +109,7 @@ def topics() -> None:
     from shared.kafka import create_topics
     from shared.settings import Settings
 
-    created = _run(create_topics(Settings()))
+    created = run(create_topics(Settings()))
     for topic in declared.ALL:
         mark = "created" if any(name.endswith(topic.name) for name in created) else "there"
         out.print(f"{topic.name}: {mark}", highlight=False)
@@ -214,7 +139,7 @@ def republish(
         finally:
             await database.close()
 
-    out.print(f"{_run(work()):,} events of {service} are on their way again.", highlight=False)
+    out.print(f"{run(work()):,} events of {service} are on their way again.", highlight=False)
 
 
 @app.command()
@@ -245,7 +170,7 @@ def up(
             await asyncio.Event().wait()
 
     try:
-        _run(work())
+        run(work())
     except typer.Exit as ended:
         # Ctrl-C is how one stops it.
         raise typer.Exit(0 if ended.exit_code == STOPPED else ended.exit_code) from None
@@ -312,67 +237,6 @@ def _print_addresses(stack: "Stack") -> None:
 
 
 @app.command()
-def demo(
-    reports: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="CSV with reported_at, latitude, longitude and optional type, channel, area",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
-    speed: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001,
-            help="times faster than the file's own times; default: full speed, and for the sample "
-            "so slow that one can watch",
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="only the first N reports")] = None,
-) -> None:
-    """Play reports through a fresh system and count what came of each.
-
-    Without --reports it plays the sample reports of Bangka Tengah.
-
-    Example: [bold]jangkau demo --reports reports.csv --speed 3600 --json[/]
-    """
-    from ops import demo as player
-    from ops.demo_view import View
-
-    lines: list[str] = []
-
-    def keep(source: str, line: str) -> None:
-        lines.append(f"{source}: {line}")
-        del lines[:-200]
-
-    if reports is None and speed is None:
-        speed = 7200  # two days of reports in about twenty seconds, so that one can watch
-    view = View(err if as_json else out)
-    try:
-        with view:
-            result: Result = _run(
-                player.demo(
-                    reports_file=reports, speed=speed, limit=limit, output=keep, watch=view.show
-                )
-            )
-    except typer.Exit as ended:
-        if ended.exit_code not in (0, STOPPED):
-            for line in lines[-30:]:
-                err.print(line, highlight=False, markup=False)
-        raise
-    if as_json:
-        typer.echo(result.to_json())
-    else:
-        view.table(result)
-    if result.lost or result.dead_letters:
-        for line in lines[-30:]:
-            err.print(line, highlight=False, markup=False)
-        raise typer.Exit(1)
-
-
-@app.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
@@ -386,66 +250,12 @@ def status(
     from ops.status_view import show
     from shared.settings import Settings
 
-    found = _run(asked.status(Settings()))
+    found = run(asked.status(Settings()))
     if as_json:
         typer.echo(json.dumps(found.as_dict()))
     else:
         show(found, out)
     raise typer.Exit(0 if found.ok else 1)
-
-
-@volunteers_app.command("import")
-def import_volunteers(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV file")],
-    district: Annotated[str, typer.Option(help="Kemendagri code")] = "19.04",
-) -> None:
-    """Add the volunteers of a CSV file, or update those with the same phone.
-
-    A file with a broken row is refused whole, with the line and the reason.
-
-    Columns: name, role, phone, email, village, latitude, longitude, categories, capacity.
-
-    Example: [bold]jangkau volunteers import districts/19.04/volunteers.csv[/]
-    """
-    from rich.progress import track
-
-    from services.assignment import volunteers
-    from shared.database import Database
-    from shared.districts import load_districts
-    from shared.settings import Settings
-
-    settings = Settings()
-
-    async def work() -> "volunteers.Imported":
-        districts = load_districts(settings.district_folders)
-        if district not in districts:
-            raise fail(f"There is no district {district}; known are {', '.join(districts)}.")
-        try:
-            content = file.read_text(encoding="utf-8-sig")
-            rows = volunteers.read_csv(content, district=districts[district], districts=districts)
-        except UnicodeDecodeError:
-            raise fail(f"{file.name} is not UTF-8 text. Save it as CSV UTF-8.") from None
-        except volunteers.BrokenFile as error:
-            for problem in error.problems[:50]:
-                err.print(f"{file.name}: {problem}", highlight=False, soft_wrap=True)
-            raise fail(
-                f"Nothing was imported: {len(error.problems)} problem(s) in {file.name}."
-            ) from None
-        database = Database(settings.database_url_of("assignment"), pool_size=1)
-        try:
-            # One transaction for all: whatever happens, nothing is half imported.
-            async with database.transaction() as session:
-                added = updated = 0
-                parts = [rows[start : start + 1000] for start in range(0, len(rows), 1000)]
-                for part in track(parts, description="Importing", console=err, transient=True):
-                    result = await volunteers.store(session, part, district=districts[district])
-                    added, updated = added + result.added, updated + result.updated
-        finally:
-            await database.close()
-        return volunteers.Imported(added=added, updated=updated)
-
-    imported = _run(work())
-    out.print(f"{imported.added} added, {imported.updated} updated.", highlight=False)
 
 
 def _letter_settings(service: str) -> Any:
@@ -501,7 +311,7 @@ def list_letters(
                 await database.close()
         return found
 
-    letters = _run(work())
+    letters = run(work())
     if as_json:
         typer.echo(json.dumps([_letter_values(service, letter) for service, letter in letters]))
         return
@@ -537,7 +347,7 @@ def show_letter(service: ServiceArgument, number: NumberArgument) -> None:
     async def nothing(session: Any, letter: Any) -> None:
         return None
 
-    letter = _run(_with_letter(service, number, nothing))
+    letter = run(_with_letter(service, number, nothing))
     out.print_json(json.dumps(_letter_values(service, letter)))
 
 
@@ -560,7 +370,7 @@ def replay_letter(
         repaired = payload.read_text(encoding="utf-8") if payload else None
         await dead_letters.replay(session, letter, payload=repaired)
 
-    _run(_with_letter(service, number, act))
+    run(_with_letter(service, number, act))
     out.print(f"Dead letter {number} of {service} is on its way again.", highlight=False)
 
 
@@ -572,7 +382,7 @@ def discard_letter(service: ServiceArgument, number: NumberArgument) -> None:
     """
     from shared import dead_letters
 
-    _run(_with_letter(service, number, dead_letters.discard))
+    run(_with_letter(service, number, dead_letters.discard))
     out.print(f"Dead letter {number} of {service} is discarded.", highlight=False)
 
 

@@ -8,7 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from ops.demo import Progress, Result
+from ops.demo import Progress
+from ops.outcome import Result
 
 
 class View:
@@ -40,14 +41,24 @@ class View:
 
     def show(self, progress: Progress) -> None:
         """Draw where the demo is."""
-        for name, done, total in (
-            ("Reports accepted", progress.accepted, progress.total),
-            ("Volunteers asked", progress.offers, progress.total),
-            ("Messages arrived", progress.messages, progress.total),
-        ):
+        bars: list[tuple[str, int, int | None]] = [
+            ("Reports accepted", progress.accepted, progress.total)
+        ]
+        if progress.answered:
+            bars += [
+                ("Volunteers asked", progress.offers, None),
+                ("Answers given", progress.answers, None),
+                ("Cases taken, or escalated", progress.ended, progress.total),
+            ]
+        else:
+            bars += [
+                ("Volunteers asked", progress.offers, max(progress.offers, progress.total)),
+                ("Messages arrived", progress.messages, max(progress.offers, progress.total)),
+            ]
+        for name, done, total in bars:
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=total)
-            self._bars.update(self._tasks[name], completed=done)
+            self._bars.update(self._tasks[name], completed=done, total=total)
 
     def table(self, result: Result) -> None:
         """Draw what came of it."""
@@ -55,23 +66,51 @@ class View:
         table.add_column(style="bold")
         table.add_column(justify="right")
         table.add_column(style="dim")
-        p50, p99 = result.report_to_message_ms.p50, result.report_to_message_ms.p99
-        lost = f"[green]{result.lost}[/]" if not result.lost else f"[bold red]{result.lost}[/]"
+        first = result.report_to_message_ms
         rows = [
             ("Reports", f"{result.reports}", "sent in"),
-            ("Accepted", f"{result.accepted}", "answered 202: stored, will not be lost"),
+            ("Stored", f"{result.accepted_reports}", "answered 202: will not be lost"),
             ("Refused", f"{result.refused}", "told what was wrong with them"),
-            ("Cases", f"{result.cases}", "one for each accepted report"),
-            ("Offers", f"{result.offers}", "to the nearest available volunteer"),
+            ("Cases", f"{result.cases}", "one for each stored report"),
+            ("Offers", f"{result.offers}", "to the nearest available volunteers"),
             ("Messages", f"{result.messages_sent}", "arrived on a (sandbox) phone"),
+            *(_loop(result) if result.answers else []),
             ("Waiting", f"{result.waiting}", "nobody suitable is free; tried again by itself"),
-            ("Dead letters", f"{result.dead_letters}", "events that wait for a person"),
-            ("Report to message, p50", f"{p50} ms" if p50 is not None else "-", "half are faster"),
-            ("Report to message, p99", f"{p99} ms" if p99 is not None else "-", "99 % are faster"),
-            ("Lost", lost, "202s that are missing in a database or in the public feed"),
+            ("Escalated", f"{result.escalated}", "a coordinator was told; the search went on"),
+            ("Dead letters", _none(result.dead_letters), "events that wait for a person"),
+            ("Report to message, p50", _ms(first.p50), "half of the cases are faster"),
+            ("Report to message, p99", _ms(first.p99), "99 % of the cases are faster"),
+            ("Lost", _none(result.lost), "202s missing in a database or in the public feed"),
         ]
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
         for problem in result.problems:
             self.console.print(problem, style="yellow", highlight=False, markup=False)
+
+
+def _loop(result: Result) -> list[tuple[str, str, str]]:
+    """The rows about answers, when volunteers gave some."""
+    late = result.late_next_offer_ms
+    return [
+        ("Answers", f"{result.answers}", "given on the (sandbox) phones"),
+        ("Accepted", f"{result.accepted}", "cases that a volunteer took"),
+        ("Closed", f"{result.states.get('closed', 0)}", "cases that ended with an outcome"),
+        ("Declined", f"{result.declined}", "offers that went to the next at once"),
+        ("Silent", f"{result.expired}", "offers that went to the next at their deadline"),
+        ("Asked after the first", f"{result.reoffers}", "offers because somebody else was not"),
+        ("Next after a deadline, p99", _ms(late.p99), "until the next message was there"),
+        ("Accepted twice", _none(result.double_accepted), "cases that two had at the same time"),
+        ("Over capacity", _none(result.over_capacity), "volunteers with more than they can take"),
+        ("Asked twice", _none(result.asked_twice), "volunteers asked again for the same case"),
+        ("Not ended", _none(result.unfinished), "neither taken nor told to a coordinator"),
+    ]
+
+
+def _none(count: int) -> str:
+    """A count that has to be none."""
+    return f"[green]{count}[/]" if not count else f"[bold red]{count}[/]"
+
+
+def _ms(value: float | None) -> str:
+    return f"{value} ms" if value is not None else "-"

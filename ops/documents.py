@@ -28,18 +28,36 @@ from shared import topics
 from shared.events import (
     CONTENT_TYPE,
     SCHEMA_BASE,
+    AnswerJudged,
+    AskedVolunteer,
+    CaseEscalated,
     CaseReported,
+    ClosedOffer,
+    Coordinator,
+    EscalatedCase,
     Event,
+    GivenAnswer,
+    JudgedAnswer,
     MadeOffer,
+    OfferAnswered,
+    OfferAssigned,
+    OfferClosed,
     OfferedVolunteer,
     OfferMade,
+    OfferUnreachable,
     Place,
     PublicCase,
+    PublicCaseAccepted,
+    PublicCaseArrived,
+    PublicCaseClosed,
+    PublicCaseEscalated,
     PublicCaseOffered,
     PublicCaseOpened,
+    PublicCaseReopened,
     PublicCaseWaiting,
     PublicSubdistrict,
     ReportedCase,
+    UnreachableOffer,
 )
 from shared.topics import Topic
 
@@ -56,7 +74,8 @@ ALWAYS_THERE = ("specversion", "id", "source", "type")
 KAFKA_BINDINGS = "0.5.0"
 
 AGENCIES = f"""\
-The life of every case, for other agencies: a case is opened, offered to a volunteer, or waits.
+The life of every case, for other agencies: a case is opened, waits, is offered to volunteers,
+escalated to a coordinator, accepted, reached, opened again if need be, and closed.
 
 - One record is one fact: a CloudEvent 1.0 in structured JSON (`{CONTENT_TYPE}`).
 - The Kafka key is the case id, so the events of one case are in one partition and in order. Between
@@ -84,33 +103,58 @@ days, and nobody outside Jangkau may read them.
 
 def _example(event: type[Event[Any]], data: Any, *, number: int, at: str) -> dict[str, Any]:
     """One event of the story that all examples tell, as it goes over the wire."""
-    public = issubclass(event, PublicCaseOpened | PublicCaseOffered | PublicCaseWaiting)
+    public = not topics.TOPIC_OF[event].personal_data
     made = event.of(
         data,
         case_id=UUID("01980c5f-8a10-7c3e-9b1d-5f2a6c7e8d01"),
         district="19.04",
         time=datetime.fromisoformat(at),
         traceparent=None if public else TRACE,
-    ).model_copy(update={"id": UUID(f"01980c5f-8a1{number}-7d24-8f00-0a1b2c3d4e5{number}")})
+    ).model_copy(
+        update={
+            "id": UUID(f"01980c5f-8a{0x10 + number:02x}-7d24-8f00-0a1b2c3d4e{0x50 + number:02x}")
+        }
+    )
     found: dict[str, Any] = json.loads(made.to_json())
     return found
 
 
-def _examples() -> dict[type[Event[Any]], dict[str, Any]]:
-    """One example of each event. All people in them are invented."""
-    reported_at = datetime.fromisoformat("2026-07-15T02:10:00.000000+00:00")
-    place = Place(
-        latitude=-2.4871,
-        longitude=106.4163,
-        approximate=False,
-        subdistrict="19.04.01",
-        subdistrict_name="Koba",
-        village="19.04.01.2004",
-        village_name="Nibung",
-        centre_latitude=-2.493,
-        centre_longitude=106.408,
-    )
-    public = PublicCase(
+# Whom the examples are about, and where. All people in them are invented.
+_REPORTED_AT = datetime.fromisoformat("2026-07-15T02:10:00.000000+00:00")
+_PLACE = Place(
+    latitude=-2.4871,
+    longitude=106.4163,
+    approximate=False,
+    subdistrict="19.04.01",
+    subdistrict_name="Koba",
+    village="19.04.01.2004",
+    village_name="Nibung",
+    centre_latitude=-2.493,
+    centre_longitude=106.408,
+)
+_VOLUNTEER = OfferedVolunteer(
+    id=UUID("01980b00-0000-7000-8000-0000000000a7"),
+    name="Relawan Contoh",
+    phone="+6281200000007",
+    email="relawan@example.org",
+)
+_OFFER = MadeOffer(
+    offer_id=UUID("01980c5f-8a12-7a01-8c44-7d6e5f4a3b21"),
+    answer_code="7Q4MK",
+    respond_by=datetime.fromisoformat("2026-07-15T02:15:02.418000+00:00"),
+    volunteer=_VOLUNTEER,
+    distance_m=1240.5,
+    category="elderly_abandoned",
+    urgency="urgent",
+    place=_PLACE,
+    utc_offset_minutes=420,
+    reported_at=_REPORTED_AT,
+)
+
+
+def _public_story() -> dict[type[Event[Any]], tuple[Any, str]]:
+    """One case from its opening to its end, with the time of each event."""
+    first = PublicCase(
         version=1,
         state="searching",
         category="elderly_abandoned",
@@ -118,47 +162,100 @@ def _examples() -> dict[type[Event[Any]], dict[str, Any]]:
         subdistrict=PublicSubdistrict(
             code="19.04.01", name="Koba", latitude=-2.493, longitude=106.408
         ),
-        reported_at=reported_at,
+        reported_at=_REPORTED_AT,
     )
+
+    def then(version: int, state: str, **words: str) -> PublicCase:
+        return first.model_copy(update={"version": version, "state": state, **words})
+
+    unaccepted = then(4, "escalated", escalated_for="nobody_accepted_in_time")
+    return {
+        PublicCaseOpened: (first, "2026-07-15T02:10:00.171000+00:00"),
+        PublicCaseWaiting: (
+            then(2, "waiting", waiting_for="all_volunteers_busy"),
+            "2026-07-15T02:10:00.171000+00:00",
+        ),
+        PublicCaseOffered: (then(3, "offered"), "2026-07-15T02:12:02.418000+00:00"),
+        PublicCaseEscalated: (unaccepted, "2026-07-15T02:13:00.044000+00:00"),
+        PublicCaseAccepted: (then(5, "accepted"), "2026-07-15T02:13:20.950000+00:00"),
+        PublicCaseArrived: (then(6, "arrived"), "2026-07-15T02:31:11.530000+00:00"),
+        PublicCaseReopened: (then(7, "searching"), "2026-07-15T02:45:25.264000+00:00"),
+        PublicCaseClosed: (
+            then(8, "closed", outcome="referred"),
+            "2026-07-15T03:31:09.812000+00:00",
+        ),
+    }
+
+
+def _escalated_case() -> EscalatedCase:
+    return EscalatedCase(
+        code="BKTWM7HX",
+        reason="nobody_accepted_in_time",
+        coordinators=[
+            Coordinator(
+                name="Koordinator Contoh",
+                phone="+6281200000001",
+                email="koordinator@example.org",
+            )
+        ],
+        asked=[
+            AskedVolunteer(
+                name="Relawan Lain",
+                phone="+6281200000008",
+                role="psm",
+                distance_m=890.0,
+                state="declined",
+                words="maaf, sedang di luar kota",
+            )
+        ],
+        category="elderly_abandoned",
+        urgency="urgent",
+        place=_PLACE,
+        utc_offset_minutes=420,
+        reported_at=_REPORTED_AT,
+    )
+
+
+def _internal_story() -> dict[type[Event[Any]], tuple[Any, str]]:
+    """What assignment and notification say to each other about the same case."""
+    about = {"offer_id": _OFFER.offer_id, "answer_code": _OFFER.answer_code}
+    closed = ClosedOffer(**about, reason="taken_by_another", volunteer=_VOLUNTEER)
+    answer = GivenAnswer(
+        offer_id=_OFFER.offer_id,
+        answer="accept",
+        words="ya, siap",
+        channel="sms",
+        phone=_VOLUNTEER.phone,
+    )
+    judged = JudgedAnswer(**about, answer="accept", verdict="recorded", volunteer=_VOLUNTEER)
+    return {
+        OfferMade: (_OFFER, "2026-07-15T02:12:02.418000+00:00"),
+        OfferAssigned: (_OFFER, "2026-07-15T02:45:58.620000+00:00"),
+        OfferClosed: (closed, "2026-07-15T02:13:20.950000+00:00"),
+        AnswerJudged: (judged, "2026-07-15T02:13:20.950000+00:00"),
+        CaseEscalated: (_escalated_case(), "2026-07-15T02:13:00.044000+00:00"),
+        OfferAnswered: (answer, "2026-07-15T02:13:20.911000+00:00"),
+        OfferUnreachable: (
+            UnreachableOffer(offer_id=_OFFER.offer_id, reason="no_channel_left"),
+            "2026-07-15T02:12:09.304000+00:00",
+        ),
+    }
+
+
+def _examples() -> dict[type[Event[Any]], dict[str, Any]]:
+    """One example of each event."""
     reported = ReportedCase(
         code="BKTWM7HX",
         category="elderly_abandoned",
         urgency="urgent",
-        place=place,
+        place=_PLACE,
         channel="web",
-        reported_at=reported_at,
-    )
-    offer = MadeOffer(
-        offer_id=UUID("01980c5f-8a12-7a01-8c44-7d6e5f4a3b21"),
-        answer_code="7Q4MK",
-        respond_by=datetime.fromisoformat("2026-07-15T02:15:02.418000+00:00"),
-        volunteer=OfferedVolunteer(
-            id=UUID("01980b00-0000-7000-8000-0000000000a7"),
-            name="Relawan Contoh",
-            phone="+6281200000007",
-            email="relawan@example.org",
-        ),
-        distance_m=1240.5,
-        category="elderly_abandoned",
-        urgency="urgent",
-        place=place,
-        utc_offset_minutes=420,
-        reported_at=reported_at,
+        reported_at=_REPORTED_AT,
     )
     told: dict[type[Event[Any]], tuple[Any, str]] = {
         CaseReported: (reported, "2026-07-15T02:10:00.132000+00:00"),
-        PublicCaseOpened: (public, "2026-07-15T02:10:00.171000+00:00"),
-        PublicCaseWaiting: (
-            public.model_copy(
-                update={"version": 2, "state": "waiting", "waiting_for": "all_volunteers_busy"}
-            ),
-            "2026-07-15T02:10:00.171000+00:00",
-        ),
-        PublicCaseOffered: (
-            public.model_copy(update={"version": 3, "state": "offered"}),
-            "2026-07-15T02:12:02.418000+00:00",
-        ),
-        OfferMade: (offer, "2026-07-15T02:12:02.418000+00:00"),
+        **_public_story(),
+        **_internal_story(),
     }
     missing = [event.__name__ for event in topics.TOPIC_OF if event not in told]
     if missing:

@@ -125,7 +125,45 @@ def _category(kind: str) -> str:
     return "other"
 
 
-def make_district(reports: Sequence[PlannedReport], folder: Path, *, seed: int = 1904) -> Path:
+def short_times(answer_s: float) -> str:
+    """A policy with which the whole offer loop is seen within a minute: an offer is open for
+    ``answer_s`` seconds, and all other times are in proportion."""
+    minutes = answer_s / 60
+    return f"""\
+[answer]
+normal_minutes = {minutes:.4f}
+urgent_minutes = {minutes:.4f}
+[parallel]
+normal = 1
+urgent = 3
+[search]
+steps_km = [5, 15, 40]
+rounds = 5
+first_roles = ["psm", "tksk"]
+neighbours = []
+retry_after_seconds = 2
+same_distance_km = 1
+busy_counts_km = 5
+recent_days = 14
+[acceptance]
+arrive_within_minutes = {2.5 * minutes:.4f}
+report_within_minutes = {5 * minutes:.4f}
+[escalation]
+normal_minutes = {15 * minutes:.4f}
+urgent_minutes = {8 * minutes:.4f}
+[volunteer]
+default_capacity = {CAPACITY}
+rest_hours = {minutes / 60:.6f}
+[[coordinators]]
+name = "Coordinator"
+phone = "+6289020000000"
+email = "coordinator@example.org"
+"""
+
+
+def make_district(
+    reports: Sequence[PlannedReport], folder: Path, *, seed: int = 1904, policy: str = POLICY
+) -> Path:
     """Write a district for these reports into ``folder``; returns its volunteers file.
 
     Raises:
@@ -142,7 +180,7 @@ def make_district(reports: Sequence[PlannedReport], folder: Path, *, seed: int =
     target = folder / DISTRICT
     target.mkdir(parents=True, exist_ok=True)
     (target / "places.toml").write_text(_places(areas), encoding="utf-8")
-    (target / "policy.toml").write_text(POLICY, encoding="utf-8")
+    (target / "policy.toml").write_text(policy, encoding="utf-8")
     volunteers = target / "volunteers.csv"
     with volunteers.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)

@@ -9,7 +9,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from services.assignment import duty, volunteers
+from services.assignment import volunteers
+from services.assignment.duty import Window, format_times
 from shared.contacts import Email, Phone
 from shared.database import Database
 from shared.districts import District
@@ -49,9 +50,9 @@ class ListedVolunteer(BaseModel):
 
     @field_validator("duty", mode="before")
     @classmethod
-    def as_text(cls, times: list[duty.Window]) -> str:
+    def as_text(cls, times: list[Window]) -> str:
         """Duty times as a person writes them."""
-        return duty.format_times(times)
+        return format_times(times)
 
 
 class VolunteerPage(BaseModel):
@@ -87,7 +88,7 @@ class VolunteerChange(BaseModel):
     trainings: volunteers.Trainings = _LEFT_OUT
     capacity: volunteers.Capacity = _LEFT_OUT
     on_duty: bool = _LEFT_OUT
-    duty: Annotated[volunteers.DutyTimes, Field(json_schema_extra={"type": "string"})] = _LEFT_OUT
+    duty: volunteers.DutyTimes = _LEFT_OUT
     off_until: volunteers.OffUntil | None = None
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -22,7 +22,24 @@ from shared.database import column, execute, sql
 from shared.districts import District
 from shared.events import OfferAssigned, OfferedVolunteer
 
-Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+def _printable(value: str) -> str:
+    # A zero byte cannot even be stored.
+    if any(ord(character) < 32 and character not in "\n\t" for character in value):
+        raise ValueError("It must not contain control characters.")
+    return value
+
+
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
+    AfterValidator(_printable),
+]
+Sentence = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=500),
+    AfterValidator(_printable),
+]
 
 
 class Act(BaseModel):
@@ -30,7 +47,7 @@ class Act(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    by: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
+    by: Name
     why: Sentence
 
 
@@ -84,6 +101,23 @@ async def _turn(
     return turn, case
 
 
+def _still_open(case: Case) -> None:
+    if case.state == "closed":
+        outcome = (case.outcome or "").replace("_", " ")
+        raise Refused(f"Case {case.code} is closed already: {outcome}.")
+
+
+async def _hold(session: AsyncSession, turn: Turn, case: Case) -> list[str]:
+    """Wait for the turn in every district whose volunteers may be concerned, and return them.
+
+    All of them at once and before anybody is freed: the case's own first and a neighbour later
+    would deadlock with a case of the neighbour.
+    """
+    districts = [case.district, *turn.district(case).policy.neighbours]
+    await matching.hold(session, districts)
+    return districts
+
+
 async def assign(
     session: AsyncSession, code: str, act: Assignment, *, districts: Mapping[str, District]
 ) -> Case:
@@ -95,33 +129,43 @@ async def assign(
         Refused: no such case or volunteer, closed already, or they have no place left.
     """
     turn, case = await _turn(session, code, districts=districts)
-    if case.state == "closed":
-        raise Refused(f"Case {case.code} is closed ({case.outcome}).")
+    _still_open(case)
     before = next((o for o in turn.offers_of(case) if o.volunteer.id == act.volunteer_id), None)
     if before is not None and before.state in HELD:
         raise Refused(f"{before.volunteer.name} has the case already.")
-    for holder in turn.offers_of(case, *HELD):
-        turn.close_offer(holder, "withdrawn", "released")
-        turn.log(case, "released", offer=holder.id, who=act.by, why=act.why)
+    allowed = await _hold(session, turn, case)
+    _take_back(turn, case, act)
     await turn.write_offers(session)
     if before is not None and before.state in OPEN:
         offer = before
+        offer.respond_by = turn.moment + turn.district(case).policy.arrive_within
     else:
-        offer = await _claimed(session, turn, case, act, before)
+        offer = await _claimed(session, turn, case, act, before, allowed=allowed)
     offer.assigned_by = act.by
-    answers.accept(turn, case, offer, words=None, who=f"{act.by}: {act.why}")
+    answers.accept(turn, case, offer, words=act.why, who=act.by)
+    offer.words = None  # an offer's words are its volunteer's own; the reason is in the story
     turn.say(OfferAssigned, case, offers.made_offer(turn, case, offer))
     await turn.write(session)
     return case
 
 
+def _take_back(turn: Turn, case: Case, act: Act) -> None:
+    """Whoever has the case has it no longer, and is told."""
+    for holder in turn.offers_of(case, *HELD):
+        turn.close_offer(holder, "withdrawn", "released")
+        turn.log(case, "released", offer=holder.id, who=act.by, why=act.why)
+
+
 async def _claimed(
-    session: AsyncSession, turn: Turn, case: Case, act: Assignment, before: Asked | None
+    session: AsyncSession,
+    turn: Turn,
+    case: Case,
+    act: Assignment,
+    before: Asked | None,
+    *,
+    allowed: list[str],
 ) -> Asked:
     """Take a place of the volunteer, who was not asked or whose offer has ended."""
-    district = turn.district(case)
-    allowed = [case.district, *district.policy.neighbours]
-    await matching.hold(session, allowed)
     volunteer = await _named(session, case, act.volunteer_id, allowed)
     offer = Asked(
         id=before.id if before else uuid7(),
@@ -133,7 +177,7 @@ async def _claimed(
         distance_m=volunteer.distance_m,
         slot=1,
         made_at=turn.moment,
-        respond_by=turn.moment + district.policy.arrive_within,
+        respond_by=turn.moment + turn.district(case).policy.arrive_within,
     )
     values = {
         "id": offer.id,
@@ -152,7 +196,7 @@ async def _claimed(
 
 
 # Nobody is asked twice, so there is one offer for a case and a volunteer: given to them after they
-# had declined or been silent, it begins anew.
+# had declined or been silent, it begins anew. Why they were asked then, and until when, is kept.
 _ASSIGN = sql("""
     INSERT INTO offers
         (id, case_id, volunteer_id, district, answer_code, state, distance_m, reasons, made_at,
@@ -160,7 +204,9 @@ _ASSIGN = sql("""
     VALUES (:id, :case_id, :volunteer_id, :district, :answer_code, 'accepted', :distance_m,
             CAST(CAST(:reasons AS text) AS jsonb), :moment, :respond_by)
     ON CONFLICT (case_id, volunteer_id) DO UPDATE
-    SET answer_code = excluded.answer_code, state = 'accepted', reasons = excluded.reasons,
+    SET answer_code = excluded.answer_code, state = 'accepted', distance_m = excluded.distance_m,
+        reasons = jsonb_build_object('asked_until', offers.respond_by) || offers.reasons
+                  || excluded.reasons,
         made_at = excluded.made_at, respond_by = excluded.respond_by, ended_at = NULL,
         answered_at = NULL, words = NULL
 """)
@@ -191,12 +237,17 @@ async def _named(
     if not found:
         known = await execute(
             session,
-            sql("SELECT name, district, open_cases FROM volunteers WHERE id = :id"),
+            sql("SELECT name, district, open_cases, capacity FROM volunteers WHERE id = :id"),
             {"id": volunteer_id},
         )
         if not known or known[0].district not in districts:
-            raise Refused(f"There is no volunteer {volunteer_id} here.", missing=True)
-        raise Refused(f"{known[0].name} has {known[0].open_cases} open cases and no place left.")
+            raise Refused(
+                f"There is no volunteer {volunteer_id} in {' or '.join(districts)}.", missing=True
+            )
+        (full,) = known
+        raise Refused(
+            f"{full.name} has no place left: {full.open_cases} of {full.capacity} are taken."
+        )
     (row,) = found
     contact = OfferedVolunteer.model_construct(
         id=row.id, name=row.name, phone=row.phone, email=row.email, language=row.language
@@ -213,12 +264,10 @@ async def release(
         Refused: no such case, or nobody has it.
     """
     turn, case = await _turn(session, code, districts=districts)
-    holders = turn.offers_of(case, *HELD)
-    if not holders:
+    if not turn.offers_of(case, *HELD):
         raise Refused(f"Nobody has case {case.code}: it is {case.state}.")
-    for holder in holders:
-        turn.close_offer(holder, "withdrawn", "released")
-        turn.log(case, "released", offer=holder.id, who=act.by, why=act.why)
+    await _hold(session, turn, case)
+    _take_back(turn, case, act)
     offers.reopen(turn, case)
     await offers.seek(session, turn)
     await turn.write(session)
@@ -234,8 +283,7 @@ async def close(
         Refused: no such case, or it is closed already.
     """
     turn, case = await _turn(session, code, districts=districts)
-    if case.state == "closed":
-        raise Refused(f"Case {case.code} is closed ({case.outcome}).")
+    _still_open(case)
     answers.close(turn, case, act.outcome, who=act.by, why=act.why)
     await turn.write(session)
     return case

@@ -70,17 +70,20 @@ def _arrays(needs: Sequence[tuple[Need, str]], *, reach: bool = True) -> dict[st
     }
 
 
+# With OFFSET 0 the arrays, the place and the box are made once per case, not once per volunteer.
 _NEEDS = """
     (SELECT case_id, district, category, string_to_array(roles, ',') AS roles,
             string_to_array(needed_roles, ',') AS needed_roles,
             string_to_array(trainings, ',') AS trainings,
-            ll_to_earth(latitude, longitude) AS place, radius_m
+            ll_to_earth(latitude, longitude) AS place,
+            earth_box(ll_to_earth(latitude, longitude), radius_m) AS reach, radius_m
      FROM unnest(CAST(:case_ids AS uuid[]), CAST(:districts AS text[]), CAST(:categories AS text[]),
                  CAST(:roles AS text[]), CAST(:needed_roles AS text[]), CAST(:trainings AS text[]),
                  CAST(:latitudes AS float8[]), CAST(:longitudes AS float8[]),
                  CAST(:radii AS float8[]))
           AS n (case_id, district, category, roles, needed_roles, trainings, latitude, longitude,
-                radius_m)) AS need
+                radius_m)
+     OFFSET 0) AS need
 """
 
 # Who may be asked for a case at all. A role of this stage, or trained for what the case needs; and
@@ -100,7 +103,8 @@ _ASKED_BEFORE = """
 _READY_NOW = "(v.ready_changes_at IS NULL OR v.ready_changes_at > now())"
 
 # The nearest available volunteers of every case, by great circle, straight from the GiST index.
-# Hard filters are part of the query; the radius is cut afterwards, as the order is by distance.
+# Hard filters are part of the query, and so is a box around the radius: where few suit, the index is
+# walked no farther. The radius itself is cut afterwards, as the order is by distance.
 # Beside them, of the very nearest, those who cannot be asked, and why: the reasons of an offer.
 _CANDIDATES = sql(f"""
     SELECT need.case_id, passed_over.by, near.*
@@ -135,7 +139,7 @@ _CANDIDATES = sql(f"""
             SELECT v.id, v.name, v.phone, v.email, v.language, v.capacity - v.open_cases AS free,
                    v.open_cases AS busy, earth_distance(v.home, need.place) AS distance_m
             FROM volunteers v
-            WHERE v.district = need.district
+            WHERE v.district = need.district AND v.home <@ need.reach
               AND v.available AND {_READY_NOW} AND {_SUITS} AND {_OF_THIS_STAGE}
               AND NOT {_ASKED_BEFORE}
             ORDER BY v.home <-> need.place
@@ -190,13 +194,20 @@ _CLAIM = sql("""
 """)
 
 
+# The nearest who suits decides, found in the order of the index: EXISTS would first collect all who
+# live within the radius.
 _SOMEBODY_LATER = sql(f"""
     SELECT DISTINCT need.case_id
     FROM {_NEEDS}
-    WHERE EXISTS (
-        SELECT 1 FROM volunteers v
-        WHERE v.district = need.district AND {_SUITS} AND NOT {_ASKED_BEFORE}
-          AND earth_distance(v.home, need.place) <= need.radius_m)
+    CROSS JOIN LATERAL (
+        SELECT earth_distance(v.home, need.place) AS distance_m
+        FROM volunteers v
+        WHERE v.district = need.district AND v.home <@ need.reach AND {_SUITS}
+          AND NOT {_ASKED_BEFORE}
+        ORDER BY v.home <-> need.place
+        LIMIT 1
+    ) AS nearest
+    WHERE nearest.distance_m <= need.radius_m
 """)  # noqa: S608 - composed of constants
 
 

@@ -146,6 +146,13 @@ def asked_one(need: Need, volunteer: UUID) -> Need:
     )
 
 
+def _within_its_round(need: Need) -> Need:
+    """Wants no more than its stage still allows; the last one allows any number."""
+    if need.stage == len(need.stages) - 1:
+        return need
+    return replace(need, wanted=min(need.wanted, need.quota - need.asked))
+
+
 def narrow(need: Need, candidates: Sequence[Candidate]) -> tuple[Need, list[Candidate]]:
     """Who of a lane's candidates can be asked now, and the stage in which they are found.
 
@@ -330,7 +337,7 @@ async def find(needs: Sequence[Need], *, look: Look, claim: Claim) -> dict[UUID,
         usable: dict[UUID, list[Candidate]] = {}
         for id_, need in wanting.items():
             wanting[id_], usable[id_] = narrow(need, found[id_].candidates)
-        ready = [need for id_, need in wanting.items() if usable[id_]]
+        ready = [_within_its_round(need) for id_, need in wanting.items() if usable[id_]]
         surge = is_surge(ready, usable)
         chosen = choose(ready, usable)
         counts = Counter(one.candidate.volunteer.id for all_ in chosen.values() for one in all_)

@@ -113,7 +113,7 @@ Training = Annotated[
 Trainings = Annotated[list[Training], BeforeValidator(_split), Field(max_length=20)]
 Language = Annotated[Literal["id", "en"], BeforeValidator(_lower)]
 OnDuty = Annotated[bool, BeforeValidator(_yes_or_no)]
-DutyTimes = Annotated[list[dict[str, Any]], BeforeValidator(_windows)]
+DutyTimes = Annotated[list[dict[str, Any]], BeforeValidator(_windows, json_schema_input_type=str)]
 # The last day off, or the moment at which it ends.
 OffUntil = Annotated[datetime | date, BeforeValidator(_until)]
 Latitude = Annotated[float, Field(ge=-90, le=90)]
@@ -291,6 +291,8 @@ def _unquoted(value: str) -> str:
 def write_csv(found: Iterable[Volunteer], *, districts: Mapping[str, District]) -> str:
     """Volunteers as the file that :func:`read_csv` reads, and nothing that it would not read.
 
+    Without a contact nobody could be told apart at the next import: they are left out.
+
     Raises:
         UnknownDistrict: one of them is of a district that has no folder here.
     """
@@ -300,6 +302,8 @@ def write_csv(found: Iterable[Volunteer], *, districts: Mapping[str, District]) 
     writer = csv.DictWriter(file, COLUMNS, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writeheader()
     for volunteer in found:
+        if not (volunteer.phone or volunteer.email):
+            continue
         timezone = district_of(volunteer, districts).timezone
         writer.writerow(
             {

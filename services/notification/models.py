@@ -139,7 +139,10 @@ class SandboxAnswer(SQLModel, table=True):
     """What was answered on a fake phone, as its owner sees it there."""
 
     __tablename__ = "sandbox_answers"
-    __table_args__ = (Index("sandbox_answers_address", "address", "given_at"),)
+    __table_args__ = (
+        Index("sandbox_answers_address", "address", "given_at"),
+        Index("sandbox_answers_offer", "offer_id"),
+    )
 
     event_id: UUID = Field(primary_key=True)
     offer_id: UUID

@@ -53,7 +53,7 @@ def arm(point: str, marker: Path) -> None:
     Raises:
         KeyError: there is no such point.
     """
-    from services.assignment import offers
+    from services.assignment import answers, offers
     from services.intake import api
     from services.notification import delivery
     from services.notification.channels import sandbox, sms
@@ -73,6 +73,10 @@ def arm(point: str, marker: Path) -> None:
         "consumer.before_offset": lambda: _kill_before(message, "ack", marker),
         # Volunteers are claimed and offers made, nothing of it committed.
         "assignment.before_commit": lambda: _kill_after(offers, "open_cases", marker),
+        # Deadlines have passed and others are asked, nothing of it committed.
+        "assignment.in_the_sweep": lambda: _kill_after(offers, "sweep", marker),
+        # An answer has taken effect, nothing of it committed.
+        "assignment.in_an_answer": lambda: _kill_after(answers, "take_answers", marker),
         # The attempt is stored as sending; the provider has not been called.
         "notification.before_provider": lambda: _kill_before(delivery.Delivery, "_call", marker),
         # The provider has the message; we have not stored that.

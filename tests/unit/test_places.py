@@ -1,26 +1,18 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.districts import District, Policy, Subdistrict, Village, load_districts
+from shared.districts import District, Subdistrict, Village, load_districts
 from shared.places import EARTH_RADIUS_M, PlaceError, great_circle_m, resolve_place
 
 DISTRICTS = load_districts([Path(__file__).parents[2] / "districts"])
 BANGKA_TENGAH = DISTRICTS["19.04"]
 KNOWN = {"19.04": BANGKA_TENGAH}
-
-POLICY = Policy(
-    respond_within=timedelta(minutes=10),
-    radius_m=40_000,
-    retry_after=timedelta(seconds=60),
-    default_capacity=2,
-)
 
 # A made-up neighbour that has a Koba and a Terak of its own.
 NEIGHBOUR = District(
@@ -38,7 +30,7 @@ NEIGHBOUR = District(
         Village("99.02.02.2001", "Terak", "99.02.02"),
         Village("99.02.02.2002", "Desa Baru", "99.02.02"),
     ),
-    policy=POLICY,
+    policy=BANGKA_TENGAH.policy,
 )
 BOTH = {"19.04": BANGKA_TENGAH, "99.02": NEIGHBOUR}
 

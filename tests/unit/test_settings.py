@@ -95,10 +95,32 @@ def test_production_refuses_a_default_secret_inside_the_database_url() -> None:
         )
 
 
+LINK_KEYS = SecretStr("a key of this year, a key of last year")
+
+
 def test_production_refuses_to_show_volunteers_to_everybody() -> None:
     with pytest.raises(ValidationError, match="JANGKAU_AGENCY_TOKEN"):
-        AssignmentSettings(environment="production")
-    AssignmentSettings(environment="production", agency_token=SecretStr("a real one"))
+        AssignmentSettings(environment="production", link_keys=LINK_KEYS)
+    AssignmentSettings(
+        environment="production", agency_token=SecretStr("a real one"), link_keys=LINK_KEYS
+    )
+
+
+def test_production_refuses_to_sign_links_with_a_key_that_everybody_knows() -> None:
+    with pytest.raises(ValidationError, match="JANGKAU_LINK_KEYS still has its development"):
+        AssignmentSettings(environment="production", agency_token=SecretStr("a real one"))
+
+
+@pytest.mark.parametrize("keys", ["", " , ", "short", "a key of this year,short"])
+def test_a_service_does_not_start_with_keys_that_protect_nothing(keys: str) -> None:
+    with pytest.raises(ValidationError, match="JANGKAU_LINK_KEYS: link keys: at least one"):
+        AssignmentSettings(link_keys=SecretStr(keys))
+
+
+def test_the_newest_link_key_comes_first() -> None:
+    token = AssignmentSettings(link_keys=LINK_KEYS).links.token("volunteer", "Siti")
+    alone = AssignmentSettings(link_keys=SecretStr("a key of this year"))
+    assert alone.links.value("volunteer", token, alone.duty_link_age) == "Siti"
 
 
 def test_production_refuses_the_sandbox() -> None:

@@ -43,4 +43,5 @@ def upgrade() -> None:
             given_at timestamptz NOT NULL DEFAULT now()
         );
         CREATE INDEX sandbox_answers_address ON sandbox_answers (address, given_at);
+        CREATE INDEX sandbox_answers_offer ON sandbox_answers (offer_id);
     """)

@@ -1,0 +1,264 @@
+"""`jangkau volunteers`: the people who can be asked."""
+
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import typer
+
+from ops.terminal import err, fail, out, run
+
+if TYPE_CHECKING:
+    from sqlmodel.ext.asyncio.session import AsyncSession
+
+    from services.assignment import volunteers
+    from services.assignment.models import Volunteer
+    from shared.districts import District
+
+# Heavy modules are imported where they are needed, so that every command answers at once.
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The people who can be asked.\n\nExample: jangkau volunteers import volunteers.csv",
+)
+
+DistrictOption = Annotated[str | None, typer.Option(help="Kemendagri code; default: all")]
+
+
+@asynccontextmanager
+async def _transaction() -> "AsyncIterator[AsyncSession]":
+    """One transaction in assignment's database."""
+    from shared.database import Database
+    from shared.settings import Settings
+
+    database = Database(Settings().database_url_of("assignment"), pool_size=1)
+    try:
+        async with database.transaction() as session:
+            yield session
+    finally:
+        await database.close()
+
+
+def _districts(*, villages: bool, one: str | None = None) -> "dict[str, District]":
+    """The known districts; ``one`` must be among them."""
+    from shared.districts import load_districts
+    from shared.settings import Settings
+
+    districts = load_districts(Settings().district_folders, villages=villages)
+    if one is not None and one not in districts:
+        raise fail(f"There is no district {one}; known are {', '.join(districts)}.")
+    return districts
+
+
+@app.command("import")
+def import_volunteers(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV file")],
+    district: Annotated[str, typer.Option(help="Kemendagri code")] = "19.04",
+) -> None:
+    """Add the volunteers of a CSV file, or update those with the same phone.
+
+    A file with a broken row is refused whole, with the line and the reason.
+
+    Columns: name, role, phone, email, village, latitude, longitude, categories, capacity; and
+    trainings, language, duty, off_until, on_duty, which change nothing where the file lacks them.
+
+    Example: [bold]jangkau volunteers import districts/19.04/volunteers.csv[/]
+    """
+    from services.assignment import volunteers
+
+    async def work() -> "volunteers.Imported":
+        districts = _districts(villages=True, one=district)
+        try:
+            content = file.read_text(encoding="utf-8-sig")
+            rows = volunteers.read_csv(content, district=districts[district], districts=districts)
+        except UnicodeDecodeError:
+            raise fail(f"{file.name} is not UTF-8 text. Save it as CSV UTF-8.") from None
+        except volunteers.BrokenFile as error:
+            for problem in error.problems[:50]:
+                err.print(f"{file.name}: {problem}", highlight=False, soft_wrap=True)
+            raise fail(
+                f"Nothing was imported: {len(error.problems)} problem(s) in {file.name}."
+            ) from None
+        return await _store(rows, district=districts[district])
+
+    imported = run(work())
+    out.print(f"{imported.added} added, {imported.updated} updated.", highlight=False)
+
+
+async def _store(rows: list[dict[str, Any]], *, district: "District") -> "volunteers.Imported":
+    from rich.progress import track
+
+    from services.assignment import volunteers
+
+    added = updated = 0
+    parts = [rows[start : start + 1000] for start in range(0, len(rows), 1000)]
+    # One transaction for all: whatever happens, nothing is half imported.
+    async with _transaction() as session:
+        for part in track(parts, description="Importing", console=err, transient=True):
+            result = await volunteers.store(session, part, district=district)
+            added, updated = added + result.added, updated + result.updated
+    return volunteers.Imported(added=added, updated=updated)
+
+
+@app.command("export")
+def export_volunteers(
+    file: Annotated[Path | None, typer.Argument(dir_okay=False, help="default: print it")] = None,
+    district: DistrictOption = None,
+) -> None:
+    """Write the volunteers as the CSV file that `import` reads. It holds personal data.
+
+    A file has no column for the district: with more than one, name it.
+
+    Example: [bold]jangkau volunteers export --district 19.04 volunteers.csv[/]
+    """
+    from services.assignment import volunteers
+
+    async def work() -> str:
+        districts = _districts(villages=False, one=district)
+        async with _transaction() as session:
+            found = [each async for each in volunteers.every(session, district=district)]
+        codes = {each.district for each in found}
+        if len(codes) > 1:
+            raise fail(f"There are volunteers of {', '.join(sorted(codes))}: choose a --district.")
+        without = sum(not (each.phone or each.email) for each in found)
+        if without:
+            err.print(f"{without} without phone and e-mail left out.", highlight=False)
+        try:
+            return volunteers.write_csv(found, districts=districts)
+        except volunteers.UnknownDistrict as error:
+            raise fail(str(error)) from None
+
+    content = run(work())
+    if file is None:
+        sys.stdout.write(content)
+        return
+    # Nobody else on this machine shall read it; the mark in front tells a spreadsheet that it is
+    # UTF-8.
+    file.touch(mode=0o600)
+    file.write_text(content, encoding="utf-8-sig", newline="")
+    err.print(f"Written to {file}.", highlight=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_volunteers(
+    district: DistrictOption = None,
+    ready: Annotated[bool, typer.Option("--ready", help="only who can be asked now")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Show the volunteers, and why somebody cannot be asked now. It shows personal data.
+
+    Example: [bold]jangkau volunteers list --ready[/]
+    """
+    from services.assignment import volunteers
+    from services.assignment.api import ListedVolunteer
+
+    async def work() -> "tuple[list[Volunteer], dict[str, District]]":
+        districts = _districts(villages=not as_json, one=district)
+        async with _transaction() as session:
+            found = [each async for each in volunteers.every(session, district=district)]
+        return [each for each in found if each.available or not ready], districts
+
+    found, districts = run(work())
+    if as_json:
+        listed = [ListedVolunteer.model_validate(each).model_dump(mode="json") for each in found]
+        typer.echo(json.dumps(listed))
+    elif not found:
+        out.print("No volunteers." if not ready else "Nobody can be asked now.")
+    else:
+        _show(found, districts)
+
+
+def _show(found: "list[Volunteer]", districts: "Mapping[str, District]") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("name", "role", "village", "contact", "cases", "now", "last reached")
+    for each in found:
+        known = districts.get(each.district)
+        zone = ZoneInfo(known.timezone if known else "UTC")
+        village = known.village_by_code.get(each.village or "") if known else None
+        why_not = _why_not(each, zone)
+        table.add_row(
+            Text(each.name), each.role, village.name if village else each.village or "",
+            Text("\n".join(way for way in (each.phone, each.email) if way)),
+            f"{each.open_cases}/{each.capacity}",
+            Text(why_not or "ready", style="yellow" if why_not else "green"),
+            _local(each.last_reached_at, zone) if each.last_reached_at else "never",
+        )  # fmt: skip
+    out.print(table)
+    free = sum(each.available for each in found)
+    out.print(f"{len(found)} volunteers, {free} can be asked now.", highlight=False)
+
+
+def _why_not(volunteer: "Volunteer", zone: ZoneInfo) -> str | None:
+    """Why somebody cannot be asked now; None if they can."""
+    changes_at = volunteer.ready_changes_at
+    if not volunteer.on_duty:
+        return "off duty"
+    if not volunteer.ready:
+        waits = [
+            (until, word)
+            for until, word in ((volunteer.off_until, "away"), (volunteer.rest_until, "rests"))
+            if until is not None and until > datetime.now(zone)
+        ]
+        word = max(waits)[1] if waits else "outside duty times"
+        return f"{word} until {_local(changes_at, zone)}" if changes_at else word
+    return "full" if volunteer.open_cases >= volunteer.capacity else None
+
+
+def _local(moment: datetime, zone: ZoneInfo) -> str:
+    return f"{moment.astimezone(zone):%Y-%m-%d %H:%M}"
+
+
+@app.command("link")
+def link_volunteer(
+    who: Annotated[str, typer.Argument(metavar="PHONE_OR_ID", help="phone, e-mail or id")],
+    district: DistrictOption = None,
+) -> None:
+    """Print the address of a volunteer's own page, where they set duty and leave.
+
+    Whoever has the address can do so: give it to nobody else. It is signed with JANGKAU_LINK_KEYS
+    and begins with JANGKAU_PUBLIC_URL, which must be those of the assignment service.
+
+    Example: [bold]jangkau volunteers link 0812-3456-7890[/]
+    """
+    from services.assignment.pages import duty_link
+    from services.assignment.settings import AssignmentSettings
+
+    async def work() -> str:
+        settings = AssignmentSettings()
+        async with _transaction() as session:
+            found = await _named(session, who)
+        found = [each for each in found if district in (None, each.district)]
+        if not found:
+            raise fail(f"No volunteer has the phone, e-mail or id {who}.")
+        if len(found) > 1:
+            codes = ", ".join(each.district for each in found)
+            raise fail(f"{len(found)} have it, in {codes}: give --district or an id.")
+        return duty_link(settings.links, found[0].id, public_url=settings.public_url)
+
+    typer.echo(run(work()))
+
+
+async def _named(session: "AsyncSession", who: str) -> "list[Volunteer]":
+    """Who is meant by an id, an e-mail or a phone."""
+    from services.assignment import volunteers
+    from shared.contacts import PhoneError, e164
+
+    try:
+        return [await volunteers.get(session, UUID(who))]
+    except volunteers.UnknownVolunteer:
+        return []
+    except ValueError:
+        pass  # no id
+    try:
+        contact = who if "@" in who else e164(who)
+    except PhoneError as error:
+        raise fail(str(error)) from None
+    return list(await volunteers.by_contact(session, contact))

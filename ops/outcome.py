@@ -1,0 +1,311 @@
+"""What came of a demo: counted in the databases and in the public feed, never assumed."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+
+from ops.embedded import Stack
+from shared import topics
+from shared.database import Row
+from shared.settings import SERVICES
+
+# In these a case has come to an end, or to a person.
+ENDED = ("accepted", "arrived", "closed", "escalated")
+
+
+@dataclass
+class Percentiles:
+    """Milliseconds."""
+
+    p50: float | None
+    p99: float | None
+
+
+@dataclass
+class Result:
+    """What came of the reports.
+
+    ``lost`` counts reports that were answered 202 and are missing from a database or from the
+    public feed, or whose offers have no message. ``late_next_offer_ms`` is how long after a
+    deadline the next volunteer's message was there (or the loop had found that nobody is free).
+    """
+
+    broker: str
+    reports: int
+    accepted_reports: int
+    refused: int
+    cases: int
+    offers: int
+    messages_sent: int
+    waiting: int
+    escalated: int
+    dead_letters: int
+    lost: int
+    report_to_message_ms: Percentiles
+    seconds: float
+    cases_per_second: float
+    states: dict[str, int] = field(default_factory=dict)
+    accepted: int = 0
+    declined: int = 0
+    expired: int = 0
+    reoffers: int = 0
+    answers: int = 0
+    double_accepted: int = 0
+    over_capacity: int = 0
+    asked_twice: int = 0
+    unfinished: int = 0
+    late_next_offer_ms: Percentiles = field(default_factory=lambda: Percentiles(None, None))
+    restarts: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(asdict(self))
+
+    @property
+    def broken(self) -> bool:
+        """Whether a promise was broken."""
+        return bool(
+            self.lost
+            or self.dead_letters
+            or self.double_accepted
+            or self.over_capacity
+            or self.asked_twice
+            or self.unfinished
+        )
+
+
+class PublicFeed:
+    """Reads the public feed as any agency would, from the beginning."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.settings = stack.settings()
+        self.versions: dict[str, list[int]] = {}
+        self._seen: set[str] = set()
+
+    async def read(self) -> None:
+        """Read until cancelled."""
+        consumer = AIOKafkaConsumer(
+            self.settings.topic_prefix + topics.PUBLIC_CASES.name,
+            bootstrap_servers=self.settings.kafka_bootstrap_servers,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=self.settings.kafka_fetch_max_wait_ms,
+        )
+        await consumer.start()
+        try:
+            async for record in consumer:
+                event = json.loads(record.value)
+                if event["id"] not in self._seen:
+                    self._seen.add(event["id"])
+                    self.versions.setdefault(event["subject"], []).append(event["data"]["version"])
+        finally:
+            await consumer.stop()
+
+    def complete(self, case_id: str, version: int) -> bool:
+        """Whether the versions of a case arrived as 1..version, in order."""
+        return self.versions.get(case_id) == list(range(1, version + 1))
+
+    @property
+    def count(self) -> int:
+        """How many events have been read."""
+        return len(self._seen)
+
+
+@dataclass
+class Played:
+    """What was sent in, and what the senders were told."""
+
+    reports: int
+    accepted: dict[str, str] = field(default_factory=dict)  # idempotency key -> case id
+    refused: list[str] = field(default_factory=list)
+    answers: int = 0
+    answered: bool = False  # volunteers answered: every case has to end
+    seconds: float = 0.0
+
+
+async def count(stack: Stack, played: Played, feed: PublicFeed) -> Result:
+    """Compare what was promised with what is there."""
+    reports = {
+        str(row.case_id) for row in await stack.rows("intake", "SELECT case_id FROM reports")
+    }
+    cases = {
+        str(row.id): row
+        for row in await stack.rows(
+            "assignment", "SELECT id, version, state, escalated_at FROM cases"
+        )
+    }
+    offers = await stack.rows("assignment", _OFFERS)
+    messages = await stack.rows(
+        "notification",
+        """SELECT offer_id, case_id, recipient, state, created_at
+           FROM messages WHERE purpose = 'offer'""",
+    )
+    missing = _missing(played, reports, cases, offers, messages, feed)
+    unfinished = [id_ for id_, case in cases.items() if not _ended(case)]
+    result = Result(
+        broker=stack.broker,
+        reports=played.reports,
+        accepted_reports=len(played.accepted),
+        refused=len(played.refused),
+        cases=len(cases),
+        offers=len(offers),
+        messages_sent=sum(message.state == "sent" for message in messages),
+        waiting=sum(case.state == "waiting" for case in cases.values()),
+        escalated=await _number(stack, "assignment", _ESCALATED),
+        dead_letters=sum([await _number(stack, name, _PARKED) for name in SERVICES]),
+        lost=len(missing),
+        report_to_message_ms=await _report_to_message(stack),
+        seconds=round(played.seconds, 2),
+        cases_per_second=round(len(cases) / played.seconds, 1),
+        states=_counted(case.state for case in cases.values()),
+        restarts=sum(stack.restarts.values()),
+        answers=played.answers,
+        problems=[
+            *played.refused[:5],
+            *(f"lost: case {case_id}" for case_id in missing[:5]),
+        ],
+    )
+    _count_the_loop(result, offers, messages)
+    result.accepted = await _number(stack, "assignment", _ACCEPTED)
+    result.double_accepted = await _number(stack, "assignment", _DOUBLE)
+    result.over_capacity = over_capacity(offers, await stack.rows("assignment", _CAPACITY))
+    if played.answered:
+        result.unfinished = len(unfinished)
+        result.problems += [f"not ended: case {case_id}" for case_id in unfinished[:5]]
+    return result
+
+
+def _ended(case: Row) -> bool:
+    return case.state in ENDED or case.escalated_at is not None
+
+
+def _missing(
+    played: Played,
+    reports: set[str],
+    cases: Mapping[str, Row],
+    offers: Sequence[Row],
+    messages: Sequence[Row],
+    feed: PublicFeed,
+) -> list[str]:
+    """The accepted reports whose way ends somewhere."""
+    told = {str(message.offer_id): message.state for message in messages}
+    untold = {
+        str(offer.case_id)
+        for offer in offers
+        # Whoever is still asked must have been reached; whoever no longer is, at least noted.
+        if told.get(str(offer.id)) is None
+        or (offer.state == "offered" and not played.answered and told[str(offer.id)] != "sent")
+    }
+    return [
+        case_id
+        for case_id in played.accepted.values()
+        if case_id not in reports
+        or case_id not in cases
+        or case_id in untold
+        or not feed.complete(case_id, cases[case_id].version)
+    ]
+
+
+_OFFERS = """
+    SELECT id, case_id, volunteer_id, state, made_at, respond_by, ended_at FROM offers
+"""
+_ESCALATED = "SELECT count(DISTINCT case_id) AS n FROM case_log WHERE what = 'escalated'"
+_PARKED = "SELECT count(*) AS n FROM dead_letters WHERE state = 'parked'"
+_ACCEPTED = """
+    SELECT count(DISTINCT case_id) AS n FROM case_log WHERE what IN ('accepted', 'assigned')
+"""
+# Two who had the same case at the same time: the second was accepted before the first had ended.
+_DOUBLE = """
+    WITH held AS (
+        SELECT l.case_id, l.offer_id, l.at AS since, coalesce(o.ended_at, 'infinity') AS until
+        FROM case_log l JOIN offers o ON o.id = l.offer_id
+        WHERE l.what IN ('accepted', 'assigned')
+    )
+    SELECT count(DISTINCT a.case_id) AS n
+    FROM held a JOIN held b ON a.case_id = b.case_id AND a.offer_id < b.offer_id
+    WHERE a.since < b.until AND b.since < a.until
+"""
+_CAPACITY = "SELECT id, capacity, open_cases FROM volunteers"
+
+
+async def _number(stack: Stack, service: str, query: str) -> int:
+    (row,) = await stack.rows(service, query)
+    return int(row.n)
+
+
+async def _report_to_message(stack: Stack) -> Percentiles:
+    """From the report to the first message of its case."""
+    (timing,) = await stack.rows(
+        "notification",
+        """SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms) AS p50,
+                  percentile_cont(0.99) WITHIN GROUP (ORDER BY ms) AS p99
+           FROM (SELECT 1000 * extract(epoch FROM min(sent_at) - min(reported_at))::float AS ms
+                 FROM messages WHERE purpose = 'offer' AND sent_at IS NOT NULL
+                 GROUP BY case_id) AS first""",
+    )
+    return Percentiles(*(round(ms, 1) if ms is not None else None for ms in timing))
+
+
+def _count_the_loop(result: Result, offers: Sequence[Row], messages: Sequence[Row]) -> None:
+    states = _counted(offer.state for offer in offers)
+    result.declined, result.expired = states.get("declined", 0), states.get("expired", 0)
+    first: dict[Any, datetime] = {}
+    for offer in sorted(offers, key=lambda offer: offer.made_at):
+        first.setdefault(offer.case_id, offer.made_at)
+    result.reoffers = sum(offer.made_at > first[offer.case_id] for offer in offers)
+    asked = _counted((message.case_id, message.recipient) for message in messages)
+    result.asked_twice = sum(count > 1 for count in asked.values())
+    late = sorted(_lateness(offers, messages))
+    if late:
+        result.late_next_offer_ms = Percentiles(
+            round(late[len(late) // 2], 1), round(late[int(len(late) * 0.99)], 1)
+        )
+
+
+def _lateness(offers: Sequence[Row], messages: Sequence[Row]) -> list[float]:
+    """For each silent volunteer, the milliseconds from the deadline to what came next."""
+    written = {message.offer_id: message.created_at for message in messages}
+    made: dict[Any, list[datetime]] = defaultdict(list)
+    for offer in offers:
+        if offer.id in written:
+            made[offer.case_id, offer.made_at].append(written[offer.id])
+    return [
+        1000
+        * (
+            min(made.get((offer.case_id, offer.ended_at), [offer.ended_at])) - offer.respond_by
+        ).total_seconds()
+        for offer in offers
+        if offer.state == "expired"
+    ]
+
+
+def over_capacity(offers: Sequence[Row], volunteers: Sequence[Row]) -> int:
+    """How many volunteers ever had more at once than they can take, or whose count is wrong now."""
+    steps: dict[Any, list[tuple[datetime, int]]] = defaultdict(list)
+    open_now: dict[Any, int] = defaultdict(int)
+    for offer in offers:
+        steps[offer.volunteer_id].append((offer.made_at, 1))
+        if offer.ended_at is None:
+            open_now[offer.volunteer_id] += 1
+        else:
+            steps[offer.volunteer_id].append((offer.ended_at, -1))
+    broken = 0
+    for volunteer in volunteers:
+        level, highest = 0, 0
+        for _, step in sorted(steps[volunteer.id]):  # at the same moment what ends goes first
+            level += step
+            highest = max(highest, level)
+        broken += highest > volunteer.capacity or open_now[volunteer.id] != volunteer.open_cases
+    return broken
+
+
+def _counted(values: Any) -> dict[Any, int]:
+    counts: dict[Any, int] = defaultdict(int)
+    for value in values:
+        counts[value] += 1
+    return dict(counts)

@@ -1,0 +1,319 @@
+"""The page on which volunteers say when they can be asked. It opens with a signed link.
+
+GET shows and POST acts: mail scanners follow links.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from fastapi.templating import Jinja2Templates
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.assignment import duty, volunteers
+from services.assignment.models import Volunteer
+from shared.database import Database, now
+from shared.districts import District
+from shared.security import BadLink, Links
+
+TEMPLATES = Path(__file__).parent / "templates"
+PURPOSE = "volunteer"  # what the links are signed for
+
+HEADERS = {
+    # The link is the key to the page: no other site may learn it, and no cache keep what it shows.
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex",
+}
+
+DAY_NAMES = {
+    "en": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+    "id": ("Senin", "Selasa", "Rabu", "Kamis", "Jumat", "Sabtu", "Minggu"),
+}
+_MONTHS = {
+    "en": ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"],
+    "id": ["Jan", "Feb", "Mar", "Apr", "Mei", "Jun", "Jul", "Agu", "Sep", "Okt", "Nov", "Des"],
+}
+# What the form suggests for a day that has no times yet.
+USUAL = ("08:00", "17:00")
+
+_MISTAKES = {
+    "en": {
+        "day": "Tick at least one day, or choose “At any time”.",
+        "hours": "{day}: fill in from and until.",
+        "date": "“Off until” is not a date; write it as 31/12/2026.",
+        "switch": "Choose whether you are on duty.",
+    },
+    "id": {
+        "day": "Centang paling sedikit satu hari, atau pilih “Setiap saat”.",
+        "hours": "{day}: isi jam mulai dan jam selesai.",
+        "date": "“Libur sampai” bukan tanggal; tulis seperti 31/12/2026.",
+        "switch": "Pilih apakah Anda siap bertugas.",
+    },
+}
+
+
+@dataclass(frozen=True)
+class DayRow:
+    """One day of the form."""
+
+    number: int
+    name: str
+    on: bool
+    start: str
+    end: str
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What the form shows: what is stored, or what was just typed and is not yet right."""
+
+    on_duty: bool | None
+    always: bool
+    days: Sequence[DayRow]
+    text: str | None  # instead of the days, where these cannot hold what is stored
+    off_until: str
+
+
+class Mistake(Exception):
+    """Something typed that cannot be stored, with a sentence in the volunteer's language."""
+
+
+def duty_link(links: Links, volunteer_id: UUID, *, public_url: str) -> str:
+    """The address of a volunteer's page."""
+    return f"{public_url.rstrip('/')}/v/{links.token(PURPOSE, str(volunteer_id))}"
+
+
+def router(
+    database: Database, *, links: Links, max_age: timedelta, districts: Mapping[str, District]
+) -> APIRouter:
+    """The page; a link older than ``max_age`` no longer opens it."""
+    pages = APIRouter(include_in_schema=False)
+    templates = Jinja2Templates(directory=TEMPLATES)
+    templates.env.trim_blocks = templates.env.lstrip_blocks = True
+
+    def closed(request: Request, status: int, why: str) -> Response:
+        return templates.TemplateResponse(
+            request, "closed.html", {"why": why}, status_code=status, headers=HEADERS
+        )
+
+    def refused(request: Request, error: BadLink) -> Response:
+        return closed(request, *((410, "old") if error.too_old else (403, "forged")))
+
+    async def page(
+        request: Request,
+        session: AsyncSession,
+        volunteer: Volunteer,
+        *,
+        entered: Entered | None = None,
+        mistake: str | None = None,
+    ) -> Response:
+        timezone = volunteers.district_of(volunteer, districts).timezone
+        moment = await now(session)
+        when = _Clock(timezone, volunteer.language, moment)
+        return templates.TemplateResponse(
+            request,
+            "duty.html",
+            {
+                "volunteer": volunteer,
+                "form": entered or _stored(volunteer, timezone=timezone, moment=moment),
+                "mistake": mistake,
+                "saved": mistake is None and "saved" in request.query_params,
+                "last_day_off": when.last_day_off(volunteer.off_until),
+                "times": duty.format_times(volunteer.duty_times, language=volunteer.language),
+                "when": when,
+                "today": moment.astimezone(ZoneInfo(timezone)).date().isoformat(),
+                "work": await volunteers.open_work(session, volunteer.id),
+            },
+            status_code=422 if mistake else 200,
+            headers=HEADERS,
+        )
+
+    @pages.get("/v/{token}")
+    async def show(request: Request, token: str) -> Response:
+        """Show the page; changes nothing."""
+        try:
+            volunteer_id = UUID(links.value(PURPOSE, token, max_age))
+            async with database.transaction() as session:
+                volunteer = await volunteers.get(session, volunteer_id)
+                return await page(request, session, volunteer)
+        except BadLink as error:
+            return refused(request, error)
+        except (volunteers.UnknownVolunteer, volunteers.UnknownDistrict):
+            return closed(request, 410, "gone")
+
+    @pages.post("/v/{token}")
+    async def change(request: Request, token: str) -> Response:
+        """Store what was entered, or say what is wrong with it."""
+        try:
+            volunteer_id = UUID(links.value(PURPOSE, token, max_age))
+        except BadLink as error:
+            return refused(request, error)
+        form = {key: str(value) for key, value in (await request.form()).items()}
+        try:
+            async with database.transaction() as session:
+                volunteer = await volunteers.get(session, volunteer_id)
+                timezone = volunteers.district_of(volunteer, districts).timezone
+                try:
+                    changes = _changes(form, volunteer, timezone=timezone)
+                except Mistake as error:
+                    return await page(
+                        request,
+                        session,
+                        volunteer,
+                        entered=_typed(form, volunteer.language),
+                        mistake=str(error),
+                    )
+                await volunteers.change(session, volunteer_id, changes, districts=districts)
+        except (volunteers.UnknownVolunteer, volunteers.UnknownDistrict):
+            return closed(request, 410, "gone")
+        except volunteers.NotChanged:
+            return closed(request, 409, "unreachable")
+        # Without the path: a proxy may have put something before it.
+        return RedirectResponse("?saved=1", 303, headers=HEADERS)
+
+    return pages
+
+
+# --- what the form shows --------------------------------------------------------------------------
+
+
+def _stored(volunteer: Volunteer, *, timezone: str, moment: datetime) -> Entered:
+    over = volunteer.off_until is None or volunteer.off_until <= moment
+    times = {day: entry for entry in volunteer.duty_times for day in entry["days"]}
+    fits = len(times) == sum(len(entry["days"]) for entry in volunteer.duty_times)
+    return Entered(
+        on_duty=volunteer.on_duty,
+        always=not volunteer.duty_times,
+        days=[
+            DayRow(
+                number,
+                name,
+                number in times,
+                times[number]["from"] if number in times else USUAL[0],
+                # A time field knows no 24:00.
+                times[number]["to"].replace("24:00", "00:00") if number in times else USUAL[1],
+            )
+            for number, name in enumerate(DAY_NAMES[volunteer.language])
+        ],
+        text=None if fits else duty.format_times(volunteer.duty_times, language=volunteer.language),
+        off_until="" if over else _last_day_off(volunteer, timezone=timezone),
+    )
+
+
+def _typed(form: Mapping[str, str], language: str) -> Entered:
+    return Entered(
+        on_duty={"yes": True, "no": False}.get(form.get("on_duty", "")),
+        always=form.get("times") != "hours",
+        days=[
+            DayRow(
+                number,
+                name,
+                f"day{number}" in form,
+                form.get(f"from{number}", ""),
+                form.get(f"to{number}", ""),
+            )
+            for number, name in enumerate(DAY_NAMES[language])
+        ],
+        text=form.get("duty"),
+        off_until=form.get("off_until", ""),
+    )
+
+
+def _last_day_off(volunteer: Volunteer, *, timezone: str) -> str:
+    text = volunteers.off_until_text(volunteer.off_until, timezone=timezone)
+    return text[: len("2026-12-31")]
+
+
+# --- what was entered -----------------------------------------------------------------------------
+
+
+def _changes(form: Mapping[str, str], volunteer: Volunteer, *, timezone: str) -> dict[str, Any]:
+    """What the form says, as :func:`volunteers.change` takes it; raises Mistake."""
+    language = volunteer.language
+    if form.get("on_duty") not in ("yes", "no"):
+        raise _mistake(language, "switch")
+    changes: dict[str, Any] = {"on_duty": form["on_duty"] == "yes"}
+    try:
+        changes["duty"] = _times(form, language)
+    except ValueError as error:
+        raise Mistake(str(error)) from None
+    entered = form.get("off_until", "").strip()
+    # Unchanged, it may be a moment of that day, which the field cannot show.
+    if entered != _last_day_off(volunteer, timezone=timezone):
+        changes["off_until"] = _date(entered, language) if entered else None
+    return changes
+
+
+def _times(form: Mapping[str, str], language: str) -> list[duty.Window]:
+    """Weekly times from the text or the days; days with the same times become one window."""
+    if form.get("times") != "hours":
+        return []
+    if "duty" in form:
+        return duty.parse_times(form["duty"], language=language)
+    same: dict[tuple[str, str], list[int]] = {}
+    for number, name in enumerate(DAY_NAMES[language]):
+        if f"day{number}" in form:
+            start, end = (form.get(f"{which}{number}", "").strip() for which in ("from", "to"))
+            if not start or not end:
+                raise _mistake(language, "hours", day=name)
+            same.setdefault((start, end), []).append(number)
+    if not same:
+        raise _mistake(language, "day")
+    return [duty.window(days, *times, language=language) for times, days in same.items()]
+
+
+def _date(text: str, language: str) -> date:
+    """A date as a phone's picker sends it, or as people type it where there is no picker."""
+    for pattern in ("%Y-%m-%d", "%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y"):
+        try:
+            found = datetime.strptime(text, pattern).date()  # noqa: DTZ007 - a day, not a moment
+        except ValueError:
+            continue
+        if 2000 <= found.year < 2200:
+            return found
+    raise _mistake(language, "date")
+
+
+def _mistake(language: str, what: str, **values: str) -> Mistake:
+    return Mistake(_MISTAKES[language][what].format(**values))
+
+
+class _Clock:
+    """Writes moments as people of the district read them: the hour, with the day if not today."""
+
+    def __init__(self, timezone: str, language: str, moment: datetime) -> None:
+        self._zone = ZoneInfo(timezone)
+        self._language = language
+        self._today = moment.astimezone(self._zone).date()
+
+    def __call__(self, moment: datetime) -> str:
+        """``14:00`` or ``Senin 31 Agu, 14:00``."""
+        local = moment.astimezone(self._zone)
+        clock = local.strftime("%H:%M")
+        return clock if local.date() == self._today else f"{self._day(local.date())}, {clock}"
+
+    def last_day_off(self, until: datetime | None) -> str:
+        """The last day off, or the moment if leave ends within a day."""
+        if until is None:
+            return ""
+        local = until.astimezone(self._zone)
+        if local.time() != time():
+            return self(until)
+        return self._day(local.date() - timedelta(days=1))
+
+    def _day(self, day: date) -> str:
+        name = DAY_NAMES[self._language][day.weekday()]
+        year = "" if day.year == self._today.year else f" {day.year}"
+        return f"{name} {day.day} {_MONTHS[self._language][day.month - 1]}{year}"
