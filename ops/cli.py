@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops import cli_demo, cli_volunteers
+from ops import cli_cases, cli_demo, cli_volunteers
 from ops.terminal import STOPPED, fail, out, run
 from shared.settings import SERVICES
 
@@ -33,6 +33,8 @@ letters_app = typer.Typer(
 app.add_typer(cli_volunteers.app, name="volunteers")
 app.add_typer(letters_app, name="dead-letters")
 app.command()(cli_demo.demo)
+app.command()(cli_cases.case)
+app.command()(cli_cases.cases)
 
 COLOURS = {"intake": "cyan", "assignment": "magenta", "notification": "green", "stack": "yellow"}
 
@@ -196,7 +198,9 @@ def use_running_stack() -> None:
         "KAFKA_BOOTSTRAP_SERVERS",
         "JANGKAU_KAFKA_BOOTSTRAP_SERVERS",
     )
-    commands = ("status", "volunteers", "dead-letters", "migrate", "topics", "republish")
+    commands = (
+        "status", "case", "cases", "volunteers", "dead-letters", "migrate", "topics", "republish",
+    )  # fmt: skip
     if any(name in commands for name in sys.argv[1:2]) and not any(n in os.environ for n in named):
         try:
             os.environ.update(json.loads(file.read_text(encoding="utf-8")))

@@ -14,6 +14,7 @@ import httpx2
 
 READ_EVERY_S = 0.1
 READ_AT_ONCE = 500
+READ_BACK = 200
 # How many answers are under way at once.
 THUMBS = 16
 
@@ -59,15 +60,17 @@ class People:
     async def live(self) -> None:
         """Read and answer until cancelled."""
         thumbs = asyncio.Semaphore(THUMBS)
-        after = ""
+        newest, seen = 0, set[int]()
         async with httpx2.AsyncClient(base_url=self.url, timeout=10, verify=False) as http:
             try:
                 while True:
-                    messages = await self._messages(http, after)
+                    # Numbers are given before they are committed: one may turn up behind others.
+                    messages = await self._messages(http, max(newest - READ_BACK, 0))
                     for message in messages:
-                        after = message["id"]
-                        if message["purpose"] == "offer":
+                        if message["id"] not in seen and message["purpose"] == "offer":
                             self._act(http, thumbs, message)
+                        seen.add(message["id"])
+                        newest = max(newest, message["id"])
                     if len(messages) < READ_AT_ONCE:
                         await asyncio.sleep(READ_EVERY_S)
             finally:
@@ -76,8 +79,8 @@ class People:
                 with suppress(asyncio.CancelledError):
                     await asyncio.gather(*self._acting, return_exceptions=True)
 
-    async def _messages(self, http: httpx2.AsyncClient, after: str) -> list[dict[str, Any]]:
-        query: dict[str, Any] = {"limit": READ_AT_ONCE, **({"after": after} if after else {})}
+    async def _messages(self, http: httpx2.AsyncClient, after: int) -> list[dict[str, Any]]:
+        query = {"limit": READ_AT_ONCE, "after": after}
         try:
             answer = await http.get("/sandbox/messages", params=query)
         except httpx2.TransportError:

@@ -5,11 +5,12 @@ import json
 import math
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 DISTRICT = "99.01"
 # Half as many volunteers as reports, with three places each: enough for all, but the nearest is
@@ -195,6 +196,59 @@ def make_district(
                 CAPACITY,
             ])  # fmt: skip
     return volunteers
+
+
+# Invented, but shaped as such reports are: few at night, most in the morning when markets and
+# offices open, a second wave after work. One number an hour, from midnight.
+_BY_HOUR = (2, 1, 1, 1, 2, 5, 9, 12, 14, 13, 12, 10, 8, 8, 8, 8, 9, 9, 8, 7, 6, 5, 4, 3)
+# As in the sample of districts/19.04, out of a hundred.
+_BY_CATEGORY = {
+    "elderly_abandoned": 15, "mental_illness": 13, "stranded_traveller": 12, "poor_family": 10,
+    "homeless": 10, "beggar": 8, "child_neglected": 8, "disability": 7, "violence_victim": 7,
+    "disaster_victim": 5, "other": 5,
+}  # fmt: skip
+_URGENT = 0.2
+_WITH_POSITION = 0.6
+# How far from its village's spot a person is, in degrees: about a kilometre and a half.
+_AROUND_DEGREES = 0.013
+
+
+def generate_reports(
+    spots: Sequence[Mapping[str, Any]],
+    *,
+    count: int,
+    seed: int,
+    days: int = 60,
+    first_day: date = date(2026, 1, 12),
+    timezone: str = "Asia/Jakarta",
+) -> list[PlannedReport]:
+    """Invent reports around these spots (``village``, ``latitude``, ``longitude``) over some days.
+
+    Villages differ in how much happens there; the same seed invents the same reports. A part of
+    them has no position, only the village's name, as it comes over the telephone.
+    """
+    rng = random.Random(seed)  # noqa: S311 - invented reports, the same at each run
+    busy = [rng.expovariate(1) for _ in spots]
+    midnight = datetime.combine(first_day, time(), ZoneInfo(timezone))
+    planned = []
+    for spot in rng.choices(spots, busy, k=count):
+        (hour,) = rng.choices(range(24), _BY_HOUR)
+        seconds = rng.randrange(days) * 86400 + hour * 3600 + rng.randrange(3600)
+        (category,) = rng.choices(list(_BY_CATEGORY), list(_BY_CATEGORY.values()))
+        place: dict[str, Any] = {
+            "latitude": round(rng.gauss(spot["latitude"], _AROUND_DEGREES), 5),
+            "longitude": round(rng.gauss(spot["longitude"], _AROUND_DEGREES), 5),
+        }
+        if rng.random() >= _WITH_POSITION and spot.get("village"):
+            place = {"village": spot["village"]}
+        body = {
+            "place": place,
+            "category": category,
+            "urgency": "urgent" if rng.random() < _URGENT else "normal",
+            "channel": "generated",
+        }
+        planned.append(PlannedReport(midnight + timedelta(seconds=seconds), body))
+    return sorted(planned, key=lambda report: report.at)
 
 
 def _places(areas: dict[str, list[dict[str, float]]]) -> str:

@@ -17,7 +17,7 @@ from shared.errors import Problem
 from shared.events import Place
 
 Code = Annotated[
-    str, Path(max_length=40, description="the case's short code; case and blanks do not count")
+    str, Path(max_length=40, description="the case's short code; capitals and blanks do not matter")
 ]
 State = Literal[
     "open", "searching", "waiting", "escalated", "offered", "accepted", "arrived", "closed", "all"

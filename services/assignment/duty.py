@@ -5,7 +5,6 @@ times are the district's, and a window whose end is not after its start goes on 
 window at all means always.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -258,7 +257,7 @@ def _moment(day: date, clock: str, zone: ZoneInfo) -> datetime:
 # --- kept in the table ----------------------------------------------------------------------------
 
 _COLUMNS = """
-    id, district, duty_times::text AS duty_times, off_until, rest_until, available
+    id, district, duty_times, off_until, rest_until, available
 """
 _DUE = sql(f"""
     SELECT {_COLUMNS} FROM volunteers
@@ -309,7 +308,7 @@ async def _keep(
     moment = await now(session)
     states = [
         ready_at(
-            duty_times=json.loads(row.duty_times),
+            duty_times=row.duty_times,
             off_until=row.off_until,
             rest_until=row.rest_until,
             moment=moment,

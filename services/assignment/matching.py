@@ -105,6 +105,7 @@ _READY_NOW = "(v.ready_changes_at IS NULL OR v.ready_changes_at > now())"
 # The nearest available volunteers of every case, by great circle, straight from the GiST index.
 # Hard filters are part of the query, and so is a box around the radius: where few suit, the index is
 # walked no farther. The radius itself is cut afterwards, as the order is by distance.
+# `available >= true` instead of `available`: PostgreSQL 15 finds only this in the index.
 # Beside them, of the very nearest, those who cannot be asked, and why: the reasons of an offer.
 _CANDIDATES = sql(f"""
     SELECT need.case_id, passed_over.by, near.*
@@ -140,7 +141,7 @@ _CANDIDATES = sql(f"""
                    v.open_cases AS busy, earth_distance(v.home, need.place) AS distance_m
             FROM volunteers v
             WHERE v.district = need.district AND v.home <@ need.reach
-              AND v.available AND {_READY_NOW} AND {_SUITS} AND {_OF_THIS_STAGE}
+              AND v.available >= true AND {_READY_NOW} AND {_SUITS} AND {_OF_THIS_STAGE}
               AND NOT {_ASKED_BEFORE}
             ORDER BY v.home <-> need.place
             LIMIT :limit

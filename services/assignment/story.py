@@ -453,7 +453,7 @@ def _until(offer: StoryOffer, asked_at: datetime, zone: ZoneInfo) -> str:
 
 
 def _nearer(story: Story, line: StoryLine, offer: StoryOffer) -> list[dict[str, Any]]:
-    """Who was nearer and not asked: whoever was asked in the same moment has a line of their own."""
+    """Who was nearer and not asked; others asked in the same moment have lines of their own."""
     together = {
         str(other.volunteer.id)
         for one in story.log

@@ -489,10 +489,10 @@ async def change(
         setattr(volunteer, name, value)
     _check_rules(volunteer)
     volunteer.updated_at = await now(session)
+    field = "phone" if volunteer.phone else "email"
     try:
         await session.flush()
     except IntegrityError:
-        field = "phone" if volunteer.phone else "email"
         raise NotChanged(
             field, f"Another volunteer of the district has this {field}.", conflict=True
         ) from None

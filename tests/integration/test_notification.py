@@ -1,4 +1,4 @@
-"""Messages: one for each offer, stored before anybody is called, and never blindly sent again."""
+"""Messages: stored before anybody is called, never blindly sent again; and the answers to them."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 import uvicorn
@@ -14,18 +15,27 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from ops.processes import free_port
-from services.notification import delivery
-from services.notification.app import compose, make_channels
-from services.notification.channels import Channel
+from services.notification import answers, delivery
+from services.notification.app import MESSAGES, compose, make_channels, measure_messages
+from services.notification.channels import Channel, Outgoing, PermanentFailure, UnknownOutcome
 from services.notification.delivery import Delivery
 from services.notification.handlers import on_assignment_offers
 from services.notification.settings import NotificationSettings
+from shared import topics
 from shared.database import Database
-from shared.events import OfferedVolunteer, OfferMade
+from shared.events import Event, OfferAnswered, OfferMade, OfferUnreachable
 from shared.health import Loop
 from tests.conftest import MakeSettings
-from tests.factories import made_offer, offer_made
-from tests.integration.conftest import one, open_door, rows, run
+from tests.factories import (
+    answer_judged,
+    case_escalated,
+    coordinator,
+    offer_assigned,
+    offer_closed,
+    offer_made,
+    offered_volunteer,
+)
+from tests.integration.conftest import Door, one, open_door, rows, run
 
 PHONE, ADDRESS = "+6281234567890", "siti@example.org"
 
@@ -48,9 +58,9 @@ class Senders:
             for channel in self.channels
         }
 
-    async def queue(self, *offers: OfferMade) -> None:
+    async def queue(self, *events: Event[Any]) -> None:
         async with self.database.transaction() as session:
-            await on_assignment_offers(self.channels)(session, list(offers))
+            await on_assignment_offers(self.channels)(session, list(events))
 
     async def send(self, channel: str) -> int:
         return await self.of[channel].send_due()
@@ -81,6 +91,20 @@ async def message(senders: Senders) -> Any:
     """The only message there is."""
     (found,) = await rows(senders.database, "SELECT * FROM messages")
     return found
+
+
+async def messages(senders: Senders) -> list[tuple[str, str]]:
+    """Purpose and state of each message, in the order in which they were made."""
+    found = await rows(
+        senders.database, "SELECT purpose, state FROM messages ORDER BY created_at, id"
+    )
+    return [(row.purpose, row.state) for row in found]
+
+
+async def said(database: Database) -> list[Any]:
+    """The events that were published, in order."""
+    payloads = await rows(database, "SELECT payload FROM outbox ORDER BY id")
+    return [topics.NOTIFICATION_ANSWERS.decode(row.payload.encode()) for row in payloads]
 
 
 async def attempts(senders: Senders) -> list[tuple[str, str]]:
@@ -133,11 +157,17 @@ async def test_the_sandbox_page_shows_the_message_and_no_script_of_it(
 
 async def test_whoever_has_no_address_on_any_channel_is_a_failure_at_once(senders: Make) -> None:
     mail = senders(channels="email")
-    nobody = OfferedVolunteer(id=made_offer().offer_id, name="Siti", phone=PHONE)
-    await mail.queue(offer_made(volunteer=nobody))
+    offer = offer_made(volunteer=offered_volunteer(email=None))
+    await mail.queue(offer)
+    await mail.queue(offer)
     found = await message(mail)
     assert (found.state, found.channel) == ("failed", None)
     assert "no channel has an address" in found.error
+    (unreachable,) = await said(mail.database)
+    assert isinstance(unreachable, OfferUnreachable)
+    assert unreachable.data.offer_id == offer.data.offer_id
+    assert unreachable.data.reason == "no_address"
+    assert (unreachable.subject, unreachable.district) == (offer.subject, offer.district)
 
 
 async def test_what_has_expired_is_never_sent(senders: Make) -> None:
@@ -149,6 +179,7 @@ async def test_what_has_expired_is_never_sent(senders: Make) -> None:
     assert (found.state, found.attempts) == ("expired", 0)
     assert await sandbox.send("sandbox") == 0
     assert await attempts(sandbox) == []
+    assert await said(sandbox.database) == []  # assignment has its own clock
 
 
 async def test_the_loop_sends_as_soon_as_an_offer_is_committed(senders: Make) -> None:
@@ -173,6 +204,665 @@ async def test_two_processes_at_once_send_each_message_once(senders: Make) -> No
         await asyncio.gather(first.send("sandbox"), second.send("sandbox"))
     assert await one(first.database, "SELECT count(*) FROM attempts") == 60
     assert await one(first.database, "SELECT count(*) FROM sandbox_messages") == 60
+
+
+# --- what happens to an offer afterwards ----------------------------------------------------------
+
+CLOSING = {
+    "taken_by_another": "sudah ada relawan lain",
+    "case_closed": "sudah ditutup",
+    "lapsed": "belum mendapat kabar",
+    "released": "koordinator mengalihkan",
+    "of_the_future": "sudah berakhir",
+}
+
+
+async def test_an_assigned_case_is_told_and_not_asked(senders: Make) -> None:
+    sandbox = senders()
+    await sandbox.queue(offer_assigned())
+    await sandbox.send("sandbox")
+    found = await message(sandbox)
+    assert (found.purpose, found.state) == ("assigned", "sent")
+    assert "Anda ditugaskan koordinator" in found.short_text
+
+
+async def test_five_hundred_offers_are_one_statement(
+    senders: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox, statements = senders(), []
+    execute = delivery.execute
+
+    async def counted(session: Any, statement: Any, values: Any = None) -> Any:
+        statements.append(statement)
+        return await execute(session, statement, values)
+
+    for module in ("delivery", "offers"):
+        monkeypatch.setattr(f"services.notification.{module}.execute", counted)
+    await sandbox.queue(*(offer_made() for _ in range(500)))
+    assert len(statements) == 1
+    assert await one(sandbox.database, "SELECT count(*) FROM messages") == 500
+
+
+@pytest.mark.parametrize("reason", [*CLOSING, "expired"])
+async def test_an_offer_that_is_closed_before_it_was_sent_is_never_sent(
+    senders: Make, reason: str
+) -> None:
+    sandbox = senders()
+    offer = offer_made()
+    await sandbox.queue(offer)
+    await sandbox.queue(offer_closed(reason, offer=offer))
+    assert await messages(sandbox) == [("offer", "withdrawn")]
+    assert await sandbox.send("sandbox") == 0
+
+
+async def test_made_and_closed_in_one_batch_is_never_sent(senders: Make) -> None:
+    sandbox = senders()
+    closed, other = offer_made(), offer_made()
+    await sandbox.queue(closed, other, offer_closed(offer=closed))
+    assert await sandbox.send("sandbox") == 1
+    assert sorted(await messages(sandbox)) == [("offer", "sent"), ("offer", "withdrawn")]
+
+
+@pytest.mark.parametrize("reason", CLOSING)
+async def test_whoever_was_asked_hears_why_they_need_not_come(senders: Make, reason: str) -> None:
+    sandbox = senders()
+    offer = offer_made()
+    await sandbox.queue(offer)
+    await sandbox.send("sandbox")
+    closing = offer_closed(reason, offer=offer)
+    await sandbox.queue(closing)
+    await sandbox.queue(closing)
+    assert await sandbox.send("sandbox") == 1
+    assert await messages(sandbox) == [("offer", "sent"), ("closed", "sent")]
+    query = "SELECT body FROM sandbox_messages ORDER BY received_at DESC LIMIT 1"
+    assert CLOSING[reason] in await one(sandbox.database, query)
+
+
+async def test_nobody_is_told_that_their_time_is_up(senders: Make) -> None:
+    sandbox = senders()
+    offer = offer_made()
+    await sandbox.queue(offer)
+    await sandbox.send("sandbox")
+    await sandbox.queue(offer_closed("expired", offer=offer))
+    assert await messages(sandbox) == [("offer", "sent")]
+
+
+async def test_a_closed_offer_that_nobody_has_heard_of_does_nothing(senders: Make) -> None:
+    sandbox = senders()
+    await sandbox.queue(*(offer_closed(reason) for reason in CLOSING))
+    assert await messages(sandbox) == []
+
+
+async def test_an_offer_that_comes_after_its_own_end_is_never_sent(senders: Make) -> None:
+    """It was parked and replayed, say."""
+    sandbox = senders()
+    offer = offer_made()
+    await sandbox.queue(offer_closed(offer=offer))
+    await sandbox.queue(offer)
+    assert await messages(sandbox) == [("offer", "withdrawn")]
+
+
+async def test_an_offer_on_its_way_to_the_provider_counts_as_told(senders: Make) -> None:
+    sandbox = senders()
+    offer = offer_made()
+    await sandbox.queue(offer)
+    await sandbox.of["sandbox"]._take()
+    await sandbox.queue(offer_closed(offer=offer))
+    assert await messages(sandbox) == [("offer", "sending"), ("closed", "queued")]
+
+
+async def test_an_offer_of_unknown_fate_counts_as_told_and_goes_to_no_other_channel(
+    senders: Make, smtp: "Mailbox"
+) -> None:
+    both = senders(channels="email,sandbox", **smtp.settings)
+    smtp.drop_after_data = True
+    offer = offer_made()
+    await both.queue(offer)
+    await both.send("email")
+    await both.queue(offer_closed(offer=offer))
+    assert await messages(both) == [("offer", "withdrawn"), ("closed", "queued")]
+    assert await both.send("sandbox") == 0
+
+
+async def test_a_call_that_fails_while_its_offer_is_closed_is_not_tried_again(
+    senders: Make, monkeypatch: pytest.MonkeyPatch, smtp: "Mailbox"
+) -> None:
+    both = senders(channels="email,sandbox", **smtp.settings)
+    smtp.at_data = "451 try later"
+    offer = offer_made()
+    await both.queue(offer)
+    settle = both.of["email"]._settle
+
+    async def close_first(outcomes: Any) -> None:
+        await both.queue(offer_closed("expired", offer=offer))
+        await settle(outcomes)
+
+    monkeypatch.setattr(both.of["email"], "_settle", close_first)
+    await both.send("email")
+    assert await messages(both) == [("offer", "withdrawn")]
+    # Even if the two had not seen each other, it is not taken again.
+    await run(both.database, "UPDATE messages SET state = 'queued', next_attempt_at = now()")
+    assert await both.send("email") == 0
+
+
+@pytest.mark.parametrize(
+    ("overtaken_by", "state"), [("its end", "withdrawn"), ("its deadline", "expired")]
+)
+async def test_a_process_that_was_held_up_before_the_call_looks_once_more(
+    senders: Make, monkeypatch: pytest.MonkeyPatch, overtaken_by: str, state: str
+) -> None:
+    sandbox = senders()
+    offer = offer_made()
+    await sandbox.queue(offer)
+    (due,) = await sandbox.of["sandbox"]._take()
+    if overtaken_by == "its end":
+        await sandbox.queue(offer_closed("expired", offer=offer))
+    else:
+        await run(sandbox.database, "UPDATE messages SET send_before = now()")
+    monkeypatch.setattr(delivery, "HELD_UP", timedelta(0))
+    await sandbox.of["sandbox"]._settle([await sandbox.of["sandbox"]._call(due)])
+    assert await messages(sandbox) == [("offer", state)]
+    assert await one(sandbox.database, "SELECT count(*) FROM sandbox_messages") == 0
+    assert await said(sandbox.database) == []
+
+
+async def test_an_offer_is_not_asked_on_another_channel_after_its_answer(
+    senders: Make, smtp: "Mailbox"
+) -> None:
+    both = senders(channels="email,sandbox", **smtp.settings)
+    smtp.drop_after_data = True
+    offer = offer_made()
+    await both.queue(offer)
+    await both.send("email")
+    await both.queue(answer_judged(offer=offer))
+    assert ("offer", "withdrawn") in await messages(both)
+
+
+async def test_what_was_said_before_the_end_is_not_said_after_it(senders: Make) -> None:
+    """While the gateway was away a volunteer accepted and was released."""
+    sandbox = senders()
+    offer = offer_made()
+    await sandbox.queue(offer)
+    await sandbox.send("sandbox")
+    await sandbox.queue(answer_judged(offer=offer), offer_closed("released", offer=offer))
+    assert await messages(sandbox) == [
+        ("offer", "sent"),
+        ("reply", "withdrawn"),
+        ("closed", "queued"),
+    ]
+    await sandbox.queue(answer_judged("arrived", "too_late", offer=offer))
+    assert (await messages(sandbox))[-1] == ("reply", "queued")
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "sentence"),
+    [
+        ("accept", "recorded", "Anda menangani kasus ini"),
+        ("decline", "recorded", "terima kasih atas jawabannya"),
+        ("arrived", "recorded", "balas K7P2M SELESAI"),
+        ("done", "recorded", "tercatat selesai"),
+        ("obstacle", "recorded", "koordinator diberi tahu"),
+        ("hand_back", "recorded", "dialihkan ke relawan lain"),
+        ("accept", "already_recorded", "sudah tercatat sebelumnya"),
+        ("accept", "too_late", "sudah lewat"),
+        ("accept", "taken_by_another", "sudah ada relawan lain"),
+        ("accept", "case_closed", "sudah ditutup"),
+        ("arrived", "not_accepted_yet", "balas dulu K7P2M YA"),
+        ("accept", "not_yours", "bukan untuk Anda"),
+        ("accept", "unknown_offer", "tidak kami kenal"),
+        ("sing", "of_the_future", "sudah kami terima"),
+    ],
+)
+async def test_every_answer_gets_a_sentence_back(
+    senders: Make, answer: str, verdict: str, sentence: str
+) -> None:
+    sandbox = senders()
+    judged = answer_judged(answer, verdict)
+    await sandbox.queue(judged)
+    await sandbox.queue(judged)
+    assert await sandbox.send("sandbox") == 1
+    found = await message(sandbox)
+    assert (found.purpose, found.state, found.recipient) == (
+        "reply",
+        "sent",
+        str(judged.data.volunteer.id if judged.data.volunteer else None),
+    )
+    assert sentence in found.short_text
+
+
+async def test_whoever_nobody_knows_is_answered_where_they_wrote_from(senders: Make) -> None:
+    sandbox = senders()
+    stranger = answer_judged(
+        verdict="unknown_offer", volunteer=None, answer_code=None, phone="+6281200000009"
+    )
+    await sandbox.queue(stranger, answer_judged(verdict="unknown_offer", volunteer=None))
+    found = await message(sandbox)
+    assert found.recipient == "unknown:+6281200000009"
+    await sandbox.send("sandbox")
+    assert await one(sandbox.database, "SELECT address FROM sandbox_messages") == "+6281200000009"
+
+
+async def test_every_coordinator_hears_of_an_escalation_in_their_language(
+    senders: Make, smtp: "Mailbox"
+) -> None:
+    both = senders(channels="email,sandbox", **smtp.settings)
+    await both.queue(
+        case_escalated(
+            "obstacle",
+            words="jalan banjir",
+            coordinators=[
+                coordinator(language="en"),
+                coordinator(name="Rina", phone="+6281200000002", email=None),
+            ],
+        )
+    )
+    await both.send("email")
+    await both.send("sandbox")
+    assert await messages(both) == [("escalation", "sent"), ("escalation", "sent")]
+    query = "SELECT recipient FROM messages ORDER BY recipient"
+    assert [row.recipient for row in await rows(both.database, query)] == [
+        "coordinator:+6281200000001",
+        "coordinator:+6281200000002",
+    ]
+    mail = message_from_bytes(smtp.mails[0], policy=policy.default)
+    assert mail["To"] == "ani@example.org"
+    assert mail["Subject"].startswith("Coordinator needed: abandoned elderly person in Berok")
+    letter = mail.get_content()
+    assert '"jalan banjir"' in letter
+    assert "Budi (PSM), 3.2 km, +6281234567891" in letter
+    short = await one(both.database, "SELECT body FROM sandbox_messages")
+    assert short.startswith("JANGKAU ABCD2345: relawan melaporkan kendala")
+
+
+async def test_messages_other_than_offers_have_a_life_of_their_own(senders: Make) -> None:
+    sandbox = senders()
+    long_ago = datetime.now(UTC) - timedelta(hours=7)
+    await sandbox.queue(
+        answer_judged(time=long_ago), case_escalated(time=long_ago), offer_assigned()
+    )
+    await sandbox.of["sandbox"].reconcile()
+    assert await messages(sandbox) == [
+        ("reply", "expired"),
+        ("assigned", "queued"),
+        ("escalation", "queued"),
+    ]
+
+
+async def test_the_metrics_count_messages_that_were_withdrawn(senders: Make) -> None:
+    sandbox = senders()
+    offer = offer_made()
+    await sandbox.queue(offer, offer_closed(offer=offer))
+    async with sandbox.database.transaction() as session:
+        await measure_messages(session)
+    assert MESSAGES.labels("withdrawn")._value.get() == 1
+
+
+# --- offers that reach nobody ---------------------------------------------------------------------
+
+
+class Refuses:
+    """A channel of which a call comes out as it is told."""
+
+    name = "email"
+    supports_idempotency = False
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def address_of(self, *, phone: str | None, email: str | None) -> str | None:
+        return email
+
+    async def send(self, message: Outgoing) -> str:
+        raise self.error
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def refusing(senders: Senders, error: Exception) -> Senders:
+    """Let the only channel of these senders fail so."""
+    senders.of["email"].channel = Refuses(error)
+    return senders
+
+
+async def test_an_offer_that_no_channel_brings_is_said_to_be_unreachable_once(
+    senders: Make,
+) -> None:
+    mail = refusing(senders(channels="email"), PermanentFailure("no such mailbox"))
+    offer = offer_made(drill=True)
+    await mail.queue(offer)
+    await mail.send("email")
+    await mail.send("email")
+    assert await messages(mail) == [("offer", "failed")]
+    (unreachable,) = await said(mail.database)
+    assert isinstance(unreachable, OfferUnreachable)
+    assert unreachable.data.offer_id == offer.data.offer_id
+    assert unreachable.data.reason == "no_channel_left"
+    assert (unreachable.subject, unreachable.drill) == (offer.subject, True)
+
+
+async def test_two_processes_that_settle_at_once_say_it_once(
+    senders: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One was stopped past its lease; the other has given the attempt up and tried again."""
+    mail = refusing(senders(channels="email"), PermanentFailure("no such mailbox"))
+    await mail.queue(offer_made())
+    late: list[Any] = []
+    settle = mail.of["email"]._settle
+    with monkeypatch.context() as patch:
+
+        async def hold(outcomes: Any) -> None:
+            late.append(outcomes)
+
+        patch.setattr(mail.of["email"], "_settle", hold)
+        await mail.send("email")
+    await asyncio.gather(*(settle(late[0]) for _ in range(4)))
+    assert len(await said(mail.database)) == 1
+    # Another attempt meanwhile: what the first one says about the message does not count any more.
+    await run(mail.database, "UPDATE messages SET state = 'sending', attempts = attempts + 1")
+    await settle(late[0])
+    assert len(await said(mail.database)) == 1
+
+
+async def test_an_offer_of_unknown_fate_is_not_said_to_be_unreachable(senders: Make) -> None:
+    mail = refusing(senders(channels="email"), UnknownOutcome("no answer"))
+    await mail.queue(offer_made())
+    await mail.send("email")
+    assert await messages(mail) == [("offer", "unknown")]
+    assert await said(mail.database) == []
+
+
+async def test_what_an_earlier_channel_may_have_brought_is_unknown_and_not_unreachable(
+    senders: Make, smtp: "Mailbox", gateway: "Gateway"
+) -> None:
+    both = senders(channels="email,sms", **{**smtp.settings, **gateway.settings})
+    smtp.drop_after_data = True
+    gateway.answers = [(400, {})]
+    await both.queue(offer_made())
+    await both.send("email")
+    await both.send("sms")
+    assert await attempts(both) == [("email", "unknown"), ("sms", "failed")]
+    assert await messages(both) == [("offer", "unknown")]
+    assert await said(both.database) == []
+
+
+async def test_only_offers_are_said_to_be_unreachable(senders: Make) -> None:
+    mail = refusing(senders(channels="email"), PermanentFailure("no such mailbox"))
+    await mail.queue(
+        answer_judged(), case_escalated(), answer_judged(volunteer=offered_volunteer(email=None))
+    )
+    await mail.send("email")
+    assert {state for _, state in await messages(mail)} == {"failed"}
+    assert await said(mail.database) == []
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def door(settings_without_kafka: MakeSettings) -> AsyncIterator[Door]:
+    """Notification's HTTP side with an empty database."""
+    made = open_door(compose(await settings_without_kafka(NotificationSettings)))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def phones(door: Door) -> AsyncIterator[Senders]:
+    """The senders behind the door."""
+    made = Senders(door.database, NotificationSettings())
+    yield made
+    await made.close()
+
+
+async def ring(phones: Senders, *events: Event[Any]) -> None:
+    """Let this arrive on the fake phones."""
+    await phones.queue(*events)
+    await phones.send("sandbox")
+
+
+async def give(door: Door, offer: OfferMade | None, answer: str, **values: Any) -> Any:
+    headers = values.pop("headers", {})
+    offer_id = str(offer.data.offer_id if offer else uuid4())
+    body = {"offer_id": offer_id, "answer": answer, **values}
+    return await door.http.post("/sandbox/answers", json=body, headers=headers)
+
+
+async def test_an_answer_is_published_with_all_that_is_known(door: Door, phones: Senders) -> None:
+    offer = offer_made(drill=True)
+    await ring(phones, offer)
+    answer = await give(door, offer, "done", outcome="referred", words="ke puskesmas\x00")
+    assert answer.status_code == 202
+    (event,) = await said(door.database)
+    assert isinstance(event, OfferAnswered)
+    assert answer.json() == {"event_id": str(event.id)}
+    assert (event.subject, event.district, event.drill) == (offer.subject, offer.district, True)
+    assert abs(event.time - datetime.now(UTC)) < timedelta(minutes=1)
+    assert event.data.model_dump() == {
+        "offer_id": offer.data.offer_id,
+        "answer": "done",
+        "outcome": "referred",
+        "words": "ke puskesmas",
+        "channel": "sandbox",
+        "volunteer_id": offer.data.volunteer.id,
+        "phone": PHONE,
+        "email": ADDRESS,
+    }
+
+
+async def test_an_answer_to_an_unknown_offer_gets_a_sentence(door: Door) -> None:
+    answer = await give(door, None, "accept")
+    assert answer.status_code == 404
+    assert "no such offer" in answer.json()["detail"]
+    async with door.database.transaction() as session:
+        with pytest.raises(answers.UnknownOffer):
+            await answers.give(session, offer_id=uuid4(), answer="accept")
+    assert await said(door.database) == []
+
+
+async def test_the_same_key_is_the_same_answer(door: Door, phones: Senders) -> None:
+    offer, other = offer_made(), offer_made()
+    await ring(phones, offer, other)
+    keyed = {"headers": {"idempotency-key": "k1"}}
+    given = await asyncio.gather(*(give(door, offer, "accept", **keyed) for _ in range(4)))
+    assert {answer.status_code for answer in given} == {202}
+    assert len({answer.json()["event_id"] for answer in given}) == 1
+    assert len(await said(door.database)) == 1
+    assert await one(door.database, "SELECT count(*) FROM sandbox_answers") == 1
+    # A key belongs to its offer, and to what was said first.
+    assert (await give(door, other, "accept", **keyed)).status_code == 202
+    changed = await give(door, offer, "decline", **keyed)
+    assert changed.status_code == 422
+    assert "Idempotency-Key" in changed.json()["detail"]
+    assert len(await said(door.database)) == 2
+    # Without a key everything counts.
+    assert (await give(door, offer, "accept")).status_code == 202
+    assert len(await said(door.database)) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 422),
+        (b"\xff", 400),
+        (b'{"offer_id": "x", "answer": "accept"}', 422),
+        (b'{"offer_id": "01980c5f-8a12-7a01-8c44-7d6e5f4a3b21", "answer": "sing"}', 422),
+        (b'{"offer_id": "01980c5f-8a12-7a01-8c44-7d6e5f4a3b21", "answer": "accept", "x": 1}', 422),
+        (
+            b'{"offer_id": "01980c5f-8a12-7a01-8c44-7d6e5f4a3b21", "answer": "accept",'
+            b' "outcome": "resolved"}',
+            422,
+        ),
+    ],
+)
+async def test_what_is_no_answer_is_refused_with_a_sentence(
+    door: Door, body: bytes, status: int
+) -> None:
+    kind = {"content-type": "application/json"}
+    answer = await door.http.post("/sandbox/answers", content=body, headers=kind)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (await door.http.post("/sandbox/answers", content=b"hello")).status_code == 415
+
+
+async def test_a_form_of_the_page_leads_back_to_it(door: Door, phones: Senders) -> None:
+    offer = offer_made()
+    await ring(phones, offer)
+    form = {"offer_id": str(offer.data.offer_id), "answer": "obstacle", "words": "", "outcome": ""}
+    answer = await door.http.post("/sandbox/answers", data=form)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sandbox")
+    (event,) = await said(door.database)
+    assert (event.data.answer, event.data.words, event.data.outcome) == ("obstacle", None, None)
+    page = (await door.http.get("/sandbox")).text
+    assert "K7P2M KENDALA" in page
+    assert (await door.http.post("/sandbox/answers", data={"answer": "x"})).status_code == 422
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def buttons(page: str) -> set[str]:
+    """What can be answered on the page."""
+    known = ("Ya", "Tidak", "Tiba", "Selesai…", "Kendala…", "Tidak jadi")
+    return {label for label in known if f">{label}</" in page}
+
+
+async def test_the_buttons_follow_what_was_heard(door: Door, phones: Senders) -> None:
+    async def shown() -> set[str]:
+        return buttons((await door.http.get("/sandbox")).text)
+
+    offer = offer_made()
+    await ring(phones, offer)
+    assert await shown() == {"Ya", "Tidak"}
+    await give(door, offer, "accept")
+    page = (await door.http.get("/sandbox")).text
+    assert buttons(page) == set()
+    assert "menunggu jawaban" in page
+    assert '<meta http-equiv="refresh" content="1">' in page
+    await ring(phones, answer_judged(offer=offer))
+    assert await shown() == {"Tiba", "Selesai…", "Kendala…", "Tidak jadi"}
+    await ring(phones, answer_judged("arrived", "already_recorded", offer=offer))
+    assert await shown() == {"Tiba", "Selesai…", "Kendala…", "Tidak jadi"}
+    await ring(phones, answer_judged("arrived", offer=offer))
+    assert await shown() == {"Selesai…", "Kendala…", "Tidak jadi"}
+    await ring(phones, offer_closed("case_closed", offer=offer))
+    assert await shown() == set()
+
+
+async def test_an_assigned_case_can_be_worked_on_at_once(door: Door, phones: Senders) -> None:
+    await ring(phones, offer_assigned())
+    page = (await door.http.get("/sandbox")).text
+    assert buttons(page) == {"Tiba", "Selesai…", "Kendala…", "Tidak jadi"}
+
+
+async def test_what_is_no_offer_has_no_buttons(door: Door, phones: Senders) -> None:
+    await ring(phones, case_escalated(), answer_judged(verdict="not_yours"))
+    assert buttons((await door.http.get("/sandbox")).text) == set()
+
+
+async def test_a_phone_shows_its_conversation_and_the_one_that_rang_last_is_first(
+    door: Door, phones: Senders
+) -> None:
+    first, second = offer_made(), offer_made(volunteer=offered_volunteer(phone="+628999"))
+    await ring(phones, first)
+    await ring(phones, second)
+    page = (await door.http.get("/sandbox")).text
+    assert page.index("+628999") < page.index(PHONE)
+    await give(door, first, "decline")
+    page = (await door.http.get("/sandbox")).text
+    assert page.index(PHONE) < page.index("+628999")
+    assert '<li class="mine">K7P2M TIDAK<' in page
+    assert page.count("<article>") == 2
+
+
+async def test_what_must_be_typed_is_typed_on_a_page_that_stands_still(
+    door: Door, phones: Senders
+) -> None:
+    offer, other = offer_made(), offer_made(volunteer=offered_volunteer(phone="+628999"))
+    await ring(phones, offer, other, answer_judged(offer=offer))
+    page = (await door.http.get("/sandbox")).text
+    assert "http-equiv" in page
+    assert "<textarea" not in page
+    for answer in ("done", "obstacle"):
+        path = f"/sandbox?offer={offer.data.offer_id}&answer={answer}"
+        assert path.replace("&", "&amp;") in page
+        typing = (await door.http.get(path)).text
+        assert "http-equiv" not in typing
+        assert "<textarea" in typing
+        assert ("<select" in typing) is (answer == "done")
+        assert "+628999" not in typing
+    await ring(phones, offer_closed("released", offer=offer))
+    ended = await door.http.get(path)
+    assert (ended.status_code, ended.headers["location"]) == (303, "/sandbox")
+    assert (await door.http.get(f"/sandbox?offer={uuid4()}&answer=done")).status_code == 404
+
+
+async def test_the_page_stays_light_for_many_phones(door: Door, phones: Senders) -> None:
+    for number in range(60):
+        phone = offered_volunteer(phone=f"+62812000{number:05d}")
+        await phones.queue(*(offer_made(volunteer=phone) for _ in range(20)))
+    while await phones.send("sandbox"):
+        pass
+    page = (await door.http.get("/sandbox")).text
+    assert page.count("<article>") == 60
+    assert len(page) < 1_500_000
+
+
+async def test_messages_can_be_read_on_from_a_number(door: Door, phones: Senders) -> None:
+    async def read(query: str) -> Any:
+        answer = await door.http.get(f"/sandbox/messages{query}")
+        assert answer.status_code == 200
+        return answer.json()
+
+    assert await read("") == {"messages": [], "after": 0}
+    offers = [offer_made() for _ in range(5)]
+    for offer in offers:
+        await ring(phones, offer)
+    everything = await read("?after=0")
+    assert [m["offer_id"] for m in everything["messages"]] == [str(o.data.offer_id) for o in offers]
+    first = everything["messages"][0]
+    assert (
+        first.items()
+        >= {
+            "address": PHONE,
+            "purpose": "offer",
+            "case_id": str(offers[0].subject),
+            "answer_code": "K7P2M",
+            "offer_state": None,
+        }.items()
+    )
+    assert UUID(first["message_id"])
+    half = await read("?after=0&limit=2")
+    assert half["messages"] == everything["messages"][:2]
+    assert (await read(f"?after={half['after']}"))["messages"] == everything["messages"][2:]
+    assert await read(f"?after={everything['after']}") == {
+        "messages": [],
+        "after": everything["after"],
+    }
+    assert (await read("?limit=2"))["messages"] == everything["messages"][-2:]
+
+
+async def test_a_reader_misses_no_message_that_is_still_on_its_way(
+    door: Door, phones: Senders
+) -> None:
+    """A number is given before the commit: a later one can be seen earlier."""
+    async with phones.database.transaction() as session:
+        await delivery.execute(session, delivery.sql("SELECT pg_current_xact_id()"))
+        await ring(phones, offer_made())
+        assert (await door.http.get("/sandbox/messages?after=0")).json()["messages"] == []
+    assert len((await door.http.get("/sandbox/messages?after=0")).json()["messages"]) == 1
+
+
+async def test_the_sandbox_is_not_there_where_it_is_no_channel(
+    settings_without_kafka: MakeSettings,
+) -> None:
+    settings = await settings_without_kafka(NotificationSettings, channels="email")
+    door = open_door(compose(settings))
+    for path in ("/sandbox", "/sandbox/messages"):
+        assert (await door.http.get(path)).status_code == 404
+    assert (await give(door, None, "accept")).status_code == 404
+    await door.close()
 
 
 # --- a process that dies in the middle ------------------------------------------------------------
@@ -385,7 +1075,7 @@ async def test_an_address_that_no_server_takes_harms_no_other_message(
     senders: Make, smtp: Mailbox, address: str
 ) -> None:
     both = senders(channels="email,sandbox", **smtp.settings)
-    odd = OfferedVolunteer(id=made_offer().offer_id, name="Siti", phone=PHONE, email=address)
+    odd = offered_volunteer(email=address)
     await both.queue(offer_made(volunteer=odd), offer_made())
     await both.send("email")
     await both.send("sandbox")

@@ -24,8 +24,19 @@ from services.notification.channels.email import Email
 from services.notification.channels.sandbox import Sandbox
 from services.notification.channels.sms import Sms
 from services.notification.delivery import LONGEST_RETRY, backoff, next_channel
+from services.notification.handlers import RANK, waves
+from services.notification.offers import judged
 from services.notification.settings import NotificationSettings
+from shared import topics
 from shared.database import Database
+from shared.events import Event
+from tests.factories import (
+    answer_judged,
+    case_escalated,
+    offer_assigned,
+    offer_closed,
+    offer_made,
+)
 
 PHONE, ADDRESS = "+6281234567890", "siti@example.org"
 
@@ -64,6 +75,69 @@ def test_waits_double_up_to_two_minutes() -> None:
 @given(st.integers(1, 10**9))
 def test_no_number_of_attempts_waits_longer_than_the_limit(attempts: int) -> None:
     assert timedelta(0) < backoff(attempts) <= LONGEST_RETRY
+
+
+# --- batches of mixed events ----------------------------------------------------------------------
+
+MAKE = (offer_made, offer_assigned, offer_closed, answer_judged, case_escalated)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(MAKE)), max_size=30))
+def test_waves_keep_the_order_of_every_case_and_lose_nothing(steps: list[Any]) -> None:
+    cases = [UUID(int=number) for number in range(4)]
+    events: list[Event[Any]] = [make(case_id=cases[case]) for case, make in steps]
+    # Kind by kind within a wave: that is how they are gone through.
+    gone_through = [
+        event
+        for wave in waves(events)
+        for event in sorted(wave, key=lambda event: RANK[type(event)])
+    ]
+    for case in cases:
+        assert [event for event in gone_through if event.subject == case] == [
+            event for event in events if event.subject == case
+        ]
+    assert len(gone_through) == len(events)
+
+
+def test_hundreds_of_cases_are_as_few_waves_as_one() -> None:
+    offers = [offer_made() for _ in range(300)]
+    declined = [event for o in offers for event in (o, answer_judged("decline", offer=o))]
+    assert len(waves(offers)) == 1
+    assert len(waves(declined)) == 2
+
+
+def test_every_event_of_the_topic_has_its_place_in_a_wave() -> None:
+    assert RANK.keys() == set(topics.ASSIGNMENT_OFFERS.events)
+
+
+@pytest.mark.parametrize(
+    ("answers", "state"),
+    [
+        ([("accept", "recorded")], "accepted"),
+        ([("accept", "recorded"), ("arrived", "recorded")], "arrived"),
+        ([("accept", "recorded"), ("obstacle", "recorded")], "accepted"),
+        ([("accept", "recorded"), ("hand_back", "recorded")], "ended"),
+        ([("decline", "recorded")], "ended"),
+        ([("done", "recorded")], "ended"),
+        ([("accept", "already_recorded")], None),
+        ([("accept", "too_late")], "ended"),
+        ([("accept", "taken_by_another")], "ended"),
+        ([("accept", "case_closed")], "ended"),
+        ([("arrived", "not_accepted_yet")], None),
+        ([("accept", "not_yours")], None),
+        ([("accept", "of_the_future")], None),
+        ([("sing", "recorded")], None),
+    ],
+)
+def test_what_was_judged_says_what_can_be_answered_next(
+    answers: list[tuple[str, str]], state: str | None
+) -> None:
+    offer = offer_made()
+    events = [answer_judged(answer, verdict, offer=offer) for answer, verdict in answers]
+    assert judged(events) == {offer.data.offer_id: state}
+
+
+# --- what a provider's answer means ---------------------------------------------------------------
 
 
 def outcome(status: int, **headers: str) -> str:
