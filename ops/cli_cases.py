@@ -190,12 +190,12 @@ def _need(case: "CaseNow") -> str:
 def _who_or_why_not(case: "CaseNow") -> str:
     from services.assignment.story import REASONS, WAITING_FOR
 
+    who = [case.held_by.name] if case.held_by else []
     why = [
         known.get(word, word)
         for known, word in ((WAITING_FOR, case.waiting_for), (REASONS, case.escalated_for))
-        if word
+        if word and case.state != "closed"
     ]
-    who = [case.held_by.name] if case.held_by else []
     return "; ".join(who + why)
 
 
@@ -219,6 +219,10 @@ def _header(story: "Story", timezone: str) -> "RenderableType":
     rows.add_row("State", _state(case))
     if case.held_by:
         rows.add_row("Who has it", Text(_reachable(case.held_by)))
+    for offer in story.offers:
+        if offer.state == "offered":
+            until = f"{offer.respond_by.astimezone(ZoneInfo(timezone)):%H.%M}"
+            rows.add_row("Asked now", Text(f"{_reachable(offer.volunteer)}; until {until}"))
     if why := _who_or_why_not(replace(case, held_by=None)):
         rows.add_row("Why", why)
     village = f"{place.village_name}, " if place.village_name else ""

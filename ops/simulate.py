@@ -13,13 +13,14 @@ import time
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from itertools import groupby
 from statistics import NormalDist
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import numpy
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from services.assignment import answers, duty, matching, offers, search
 from services.assignment.models import Case
 from services.assignment.search import Candidate, Found, Need
-from services.assignment.turn import HELD, OPEN, UNSERVED, Asked, Freed, Turn
+from services.assignment.turn import OPEN, UNSERVED, Asked, Freed, Turn
 from services.notification.letters import SILENT_REASONS
 from shared.districts import District
 from shared.events import (
@@ -165,6 +166,8 @@ class Volunteers:
         self._masks: dict[tuple[Any, ...], NDArray[numpy.bool_]] = {}
         self._ready_at: dict[tuple[Any, ...], tuple[bool, datetime | None]] = {}
         self._codes = 0
+        # When somebody's duty or rest begins or ends next, in seconds since 1970.
+        self.next_change = -math.inf
         self.refresh(moment)
 
     # --- the search's two doors, as matching.py has them
@@ -207,14 +210,13 @@ class Volunteers:
             reach = int(numpy.searchsorted(near.distance_m, need.reach_m, side="right"))
             who = near.who[:reach]
             could = numpy.flatnonzero(free[who] & self._of_this_stage(need)[who])
-            nearest = (at for at in could if who[at] not in asked)
-            found += [
-                (near.distance_m[at], who[at]) for at, _ in zip(nearest, range(limit), strict=False)
-            ]
+            first = could[: limit + len(asked)]
+            nearest = zip(near.distance_m[first].tolist(), who[first].tolist(), strict=True)
+            found += [one for one in nearest if one[1] not in asked][:limit]
         return [
             Candidate(
                 self.contacts[n],
-                float(distance_m),
+                distance_m,
                 free=int(self.capacity[n] - self.open_cases[n]),
                 busy=int(self.open_cases[n]),
                 recent=len(self._asked_at[n]) - bisect_right(self._asked_at[n], since),
@@ -287,6 +289,7 @@ class Volunteers:
         """Leave the n-th volunteer alone until then."""
         self._rest_until[n], self.ready[n] = until, False
         self.changes_at[n] = min(self.changes_at[n], until.timestamp())
+        self.next_change = min(self.next_change, float(self.changes_at[n]))
 
     def forget(self, case_id: UUID, districts: Iterable[str]) -> None:
         """A case has ended: what was worked out for it is not needed any more."""
@@ -294,21 +297,16 @@ class Volunteers:
         for district in districts:
             self._near_of.pop((case_id, district), None)
 
-    @property
-    def next_change(self) -> float:
-        """When somebody's duty or rest begins or ends next, in seconds since 1970."""
-        return float(self.changes_at.min(initial=math.inf))
-
     def refresh(self, moment: datetime) -> set[str]:
         """Let duty and rest begin and end, as `duty.refresh`; returns where somebody became
         available."""
-        due = numpy.flatnonzero(self.changes_at <= moment.timestamp())
-        if not due.size:
+        if self.next_change > moment.timestamp():
             return set()
         before = self._available()
-        for n in due:
+        for n in numpy.flatnonzero(self.changes_at <= moment.timestamp()):
             self.ready[n], changes_at = self._ready(int(n), moment)
             self.changes_at[n] = changes_at.timestamp() if changes_at else math.inf
+        self.next_change = float(self.changes_at.min(initial=math.inf))
         opened = numpy.flatnonzero(self._available() & ~before)
         return {self._rows[n]["district"] for n in opened}
 
@@ -451,7 +449,7 @@ class Run:
         self.tallies: dict[UUID, Tally] = {}
         self.accepted: Counter[UUID] = Counter()
         self._closed: set[UUID] = set()
-        self._offers: dict[UUID, dict[UUID, Asked]] = {}
+        self._offers: dict[UUID, list[Asked]] = {}
         self._unserved: dict[UUID, Case] = {}
         self._due: dict[UUID, Case] = {}
         self._openings: set[str] = set()
@@ -489,10 +487,13 @@ class Run:
         return agenda
 
     def _turn(self, moment: datetime, cases: Sequence[Case]) -> CountingTurn:
-        held = {id_: offer for case in cases for id_, offer in self._offers[case.id].items()}
-        return CountingTurn(
-            moment, self.districts, {case.id: case for case in cases}, held, tallies=self.tallies
+        turn = CountingTurn(
+            moment, self.districts, {case.id: case for case in cases}, tallies=self.tallies
         )
+        for case in cases:
+            for offer in self._offers[case.id]:
+                turn.add(offer)
+        return turn
 
     # --- what happens
 
@@ -510,7 +511,7 @@ class Run:
 
     def _case(self, report: Report, moment: datetime) -> Case:
         number, place = len(self.tallies) + 1, report.place
-        case = Case(
+        values = _BLANK_CASE | dict(
             id=UUID(int=number), code=str(number), district=place.district,
             category=report.category, urgency=report.urgency, people=report.people,
             latitude=place.latitude, longitude=place.longitude, approximate=place.approximate,
@@ -519,7 +520,8 @@ class Run:
             centre_latitude=place.centre_latitude, centre_longitude=place.centre_longitude,
             drill=False, reported_at=report.at, state="searching", version=1, changed_at=moment,
         )  # fmt: skip
-        self.tallies[case.id], self._offers[case.id] = Tally(), {}
+        case = cast(Case, SimpleNamespace(**values))
+        self.tallies[case.id], self._offers[case.id] = Tally(), []
         return case
 
     async def _answer(
@@ -624,7 +626,7 @@ class Run:
 
     def _ask(self, turn: CountingTurn, offer: Asked) -> None:
         case = turn.cases[offer.case_id]
-        self._offers[case.id][offer.id] = offer
+        self._offers[case.id].append(offer)
         self.volunteers.ask(case.id, offer.volunteer.id, turn.moment)
         luck = self.people.luck(case.id.int, offer.volunteer.id)
         if luck.answer is not None:
@@ -653,6 +655,13 @@ class Run:
             self._closed.add(case.id)
             neighbours = self.districts[case.district].policy.neighbours
             self.volunteers.forget(case.id, (case.district, *neighbours))
+
+
+# Out of its table: SQLAlchemy would watch every change, which costs a third of a run.
+_BLANK_CASE: dict[str, Any] = {
+    name: None if field_.is_required() else field_.get_default()
+    for name, field_ in Case.model_fields.items()
+}
 
 
 def _first(case: Case) -> tuple[bool, bool, datetime | None, UUID]:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
 from rich.console import Console
-from rich.table import Table
+
 from ops.simulate import Measures
 
 LANGUAGES = ("id", "en")

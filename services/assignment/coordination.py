@@ -191,7 +191,7 @@ async def _claimed(
         "respond_by": offer.respond_by,
     }
     await execute(session, _ASSIGN, values)
-    turn.offers[offer.id] = offer
+    turn.add(offer)
     return offer
 
 
@@ -284,6 +284,7 @@ async def close(
     """
     turn, case = await _turn(session, code, districts=districts)
     _still_open(case)
+    await _hold(session, turn, case)
     answers.close(turn, case, act.outcome, who=act.by, why=act.why)
     await turn.write(session)
     return case

@@ -103,8 +103,8 @@ _ASKED_BEFORE = """
 _READY_NOW = "(v.ready_changes_at IS NULL OR v.ready_changes_at > now())"
 
 # The nearest available volunteers of every case, by great circle, straight from the GiST index.
-# Hard filters are part of the query, and so is a box around the radius: where few suit, the index is
-# walked no farther. The radius itself is cut afterwards, as the order is by distance.
+# Hard filters are part of the query, and so is a box around the radius: where few suit, the index
+# is walked no farther. The radius itself is cut afterwards, as the order is by distance.
 # `available >= true` instead of `available`: PostgreSQL 15 finds only this in the index.
 # Beside them, of the very nearest, those who cannot be asked, and why: the reasons of an offer.
 _CANDIDATES = sql(f"""

@@ -211,7 +211,7 @@ def _ask(turn: Turn, case: Case, match: Match) -> list[tuple[Asked, Claimed]]:
     made = []
     for claimed, slot in zip(match.chosen, slots, strict=False):
         offer = _offer(turn, case, claimed, slot=slot)
-        turn.offers[offer.id] = offer
+        turn.add(offer)
         made.append((offer, claimed))
         turn.say(OfferMade, case, made_offer(turn, case, offer))
         turn.log(case, "offered", offer=offer.id)

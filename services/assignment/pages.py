@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.templating import Jinja2Templates
 from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.datastructures import FormData
 
 from services.assignment import duty, volunteers
 from services.assignment.models import Volunteer
@@ -45,34 +46,33 @@ _MONTHS = {
     "en": ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"],
     "id": ["Jan", "Feb", "Mar", "Apr", "Mei", "Jun", "Jul", "Agu", "Sep", "Okt", "Nov", "Des"],
 }
-# What the form suggests for a day that has no times yet.
-USUAL = ("08:00", "17:00")
+# As many schedules as the form has: most people have one, and another one for the weekend.
+SCHEDULES = 2
 
 _MISTAKES = {
     "en": {
         "day": "Tick at least one day, or choose “At any time”.",
-        "hours": "{day}: fill in from and until.",
-        "date": "“Off until” is not a date; write it as 31/12/2026.",
+        "hours": "Fill in from and until for the days that you have ticked.",
+        "date": "“Away until” is not a date; write it as 31/12/2026.",
         "switch": "Choose whether you are on duty.",
     },
     "id": {
         "day": "Centang paling sedikit satu hari, atau pilih “Setiap saat”.",
-        "hours": "{day}: isi jam mulai dan jam selesai.",
-        "date": "“Libur sampai” bukan tanggal; tulis seperti 31/12/2026.",
+        "hours": "Isi “Dari jam” dan “Sampai jam” untuk hari yang Anda centang.",
+        "date": "“Libur sampai dengan” bukan tanggal; tulis seperti 31/12/2026.",
         "switch": "Pilih apakah Anda siap bertugas.",
     },
 }
 
 
 @dataclass(frozen=True)
-class DayRow:
-    """One day of the form."""
+class Schedule:
+    """Days with the same times, as the form shows them."""
 
     number: int
-    name: str
-    on: bool
-    start: str
-    end: str
+    days: Sequence[int] = ()
+    start: str = ""
+    end: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Entered:
 
     on_duty: bool | None
     always: bool
-    days: Sequence[DayRow]
-    text: str | None  # instead of the days, where these cannot hold what is stored
+    windows: Sequence[Schedule]
+    text: str | None  # instead of the schedules, where these cannot hold what is stored
     off_until: str
 
 
@@ -127,6 +127,7 @@ def router(
             "duty.html",
             {
                 "volunteer": volunteer,
+                "days": DAY_NAMES[volunteer.language],
                 "form": entered or _stored(volunteer, timezone=timezone, moment=moment),
                 "mistake": mistake,
                 "saved": mistake is None and "saved" in request.query_params,
@@ -160,7 +161,7 @@ def router(
             volunteer_id = UUID(links.value(PURPOSE, token, max_age))
         except BadLink as error:
             return refused(request, error)
-        form = {key: str(value) for key, value in (await request.form()).items()}
+        form = await request.form()
         try:
             async with database.transaction() as session:
                 volunteer = await volunteers.get(session, volunteer_id)
@@ -172,7 +173,7 @@ def router(
                         request,
                         session,
                         volunteer,
-                        entered=_typed(form, volunteer.language),
+                        entered=_typed(form),
                         mistake=str(error),
                     )
                 await volunteers.change(session, volunteer_id, changes, districts=districts)
@@ -191,43 +192,29 @@ def router(
 
 def _stored(volunteer: Volunteer, *, timezone: str, moment: datetime) -> Entered:
     over = volunteer.off_until is None or volunteer.off_until <= moment
-    times = {day: entry for entry in volunteer.duty_times for day in entry["days"]}
-    fits = len(times) == sum(len(entry["days"]) for entry in volunteer.duty_times)
+    times = volunteer.duty_times
+    fits = len(times) <= SCHEDULES
+    schedules = [
+        # A time field knows no 24:00.
+        Schedule(number, entry["days"], entry["from"], entry["to"].replace("24:00", "00:00"))
+        for number, entry in enumerate(times[:SCHEDULES])
+    ]
     return Entered(
         on_duty=volunteer.on_duty,
-        always=not volunteer.duty_times,
-        days=[
-            DayRow(
-                number,
-                name,
-                number in times,
-                times[number]["from"] if number in times else USUAL[0],
-                # A time field knows no 24:00.
-                times[number]["to"].replace("24:00", "00:00") if number in times else USUAL[1],
-            )
-            for number, name in enumerate(DAY_NAMES[volunteer.language])
-        ],
-        text=None if fits else duty.format_times(volunteer.duty_times, language=volunteer.language),
+        always=not times,
+        windows=schedules + [Schedule(number) for number in range(len(schedules), SCHEDULES)],
+        text=None if fits else duty.format_times(times, language=volunteer.language),
         off_until="" if over else _last_day_off(volunteer, timezone=timezone),
     )
 
 
-def _typed(form: Mapping[str, str], language: str) -> Entered:
+def _typed(form: FormData) -> Entered:
     return Entered(
-        on_duty={"yes": True, "no": False}.get(form.get("on_duty", "")),
-        always=form.get("times") != "hours",
-        days=[
-            DayRow(
-                number,
-                name,
-                f"day{number}" in form,
-                form.get(f"from{number}", ""),
-                form.get(f"to{number}", ""),
-            )
-            for number, name in enumerate(DAY_NAMES[language])
-        ],
-        text=form.get("duty"),
-        off_until=form.get("off_until", ""),
+        on_duty={"yes": True, "no": False}.get(_text(form, "on_duty")),
+        always=_text(form, "times") != "hours",
+        windows=_schedules(form),
+        text=_text(form, "duty") if "duty" in form else None,
+        off_until=_text(form, "off_until"),
     )
 
 
@@ -239,39 +226,52 @@ def _last_day_off(volunteer: Volunteer, *, timezone: str) -> str:
 # --- what was entered -----------------------------------------------------------------------------
 
 
-def _changes(form: Mapping[str, str], volunteer: Volunteer, *, timezone: str) -> dict[str, Any]:
+def _text(form: FormData, name: str) -> str:
+    """A field of the form; empty if it is missing."""
+    return str(form.get(name, "")).strip()
+
+
+def _schedules(form: FormData) -> list[Schedule]:
+    return [
+        Schedule(
+            number,
+            [day for day in range(7) if str(day) in form.getlist(f"day{number}")],
+            _text(form, f"from{number}"),
+            _text(form, f"to{number}"),
+        )
+        for number in range(SCHEDULES)
+    ]
+
+
+def _changes(form: FormData, volunteer: Volunteer, *, timezone: str) -> dict[str, Any]:
     """What the form says, as :func:`volunteers.change` takes it; raises Mistake."""
     language = volunteer.language
-    if form.get("on_duty") not in ("yes", "no"):
+    if _text(form, "on_duty") not in ("yes", "no"):
         raise _mistake(language, "switch")
-    changes: dict[str, Any] = {"on_duty": form["on_duty"] == "yes"}
+    changes: dict[str, Any] = {"on_duty": _text(form, "on_duty") == "yes"}
     try:
         changes["duty"] = _times(form, language)
     except ValueError as error:
         raise Mistake(str(error)) from None
-    entered = form.get("off_until", "").strip()
+    entered = _text(form, "off_until")
     # Unchanged, it may be a moment of that day, which the field cannot show.
     if entered != _last_day_off(volunteer, timezone=timezone):
         changes["off_until"] = _date(entered, language) if entered else None
     return changes
 
 
-def _times(form: Mapping[str, str], language: str) -> list[duty.Window]:
-    """Weekly times from the text or the days; days with the same times become one window."""
-    if form.get("times") != "hours":
+def _times(form: FormData, language: str) -> list[duty.Window]:
+    """Weekly times from the text or the schedules of the form."""
+    if _text(form, "times") != "hours":
         return []
     if "duty" in form:
-        return duty.parse_times(form["duty"], language=language)
-    same: dict[tuple[str, str], list[int]] = {}
-    for number, name in enumerate(DAY_NAMES[language]):
-        if f"day{number}" in form:
-            start, end = (form.get(f"{which}{number}", "").strip() for which in ("from", "to"))
-            if not start or not end:
-                raise _mistake(language, "hours", day=name)
-            same.setdefault((start, end), []).append(number)
-    if not same:
+        return duty.parse_times(_text(form, "duty"), language=language)
+    used = [schedule for schedule in _schedules(form) if schedule.days]
+    if not used:
         raise _mistake(language, "day")
-    return [duty.window(days, *times, language=language) for times, days in same.items()]
+    if not all(schedule.start and schedule.end for schedule in used):
+        raise _mistake(language, "hours")
+    return [duty.window(each.days, each.start, each.end, language=language) for each in used]
 
 
 def _date(text: str, language: str) -> date:
@@ -286,8 +286,8 @@ def _date(text: str, language: str) -> date:
     raise _mistake(language, "date")
 
 
-def _mistake(language: str, what: str, **values: str) -> Mistake:
-    return Mistake(_MISTAKES[language][what].format(**values))
+def _mistake(language: str, what: str) -> Mistake:
+    return Mistake(_MISTAKES[language][what])
 
 
 class _Clock:

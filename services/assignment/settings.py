@@ -15,7 +15,7 @@ class AssignmentSettings(Settings):
     # Who shows it sees the volunteers. None is allowed on a developer's machine only.
     agency_token: SecretStr | None = None
     # How often it is looked for cases whose time has come.
-    sweep_seconds: float = 1.0
+    sweep_seconds: float = 0.5
     # Where volunteers reach us; links to their pages begin with it.
     public_url: str = "http://127.0.0.1:8002"
     # Sign those links: comma separated, the newest first. A new one goes in front; the old one may

@@ -453,13 +453,18 @@ def _until(offer: StoryOffer, asked_at: datetime, zone: ZoneInfo) -> str:
 
 
 def _nearer(story: Story, line: StoryLine, offer: StoryOffer) -> list[dict[str, Any]]:
-    """Who was nearer and not asked; others asked in the same moment have lines of their own."""
+    """Who was nearer and never asked: whoever was asked, before or along with this one, has a line
+    of their own."""
     together = {
         str(other.volunteer.id)
         for one in story.log
         if one.what == "offered" and one.at == line.at and (other := _offer_of(story, one))
     }
-    return [one for one in offer.reasons.get("nearer", []) if one["volunteer"] not in together]
+    return [
+        one
+        for one in offer.reasons.get("nearer", [])
+        if one["why_not"] != "asked_before" and one["volunteer"] not in together
+    ]
 
 
 def _not_asked(one: Mapping[str, Any]) -> str:

@@ -82,6 +82,7 @@ class Turn:
     events: list[Event[Any]] = field(default_factory=list)
     # Cases for which somebody is to be looked for before this turn ends.
     seeking: set[UUID] = field(default_factory=set)
+    _by_case: dict[UUID, list[Asked]] = field(default_factory=lambda: defaultdict(list))
     _changed_offers: dict[UUID, Asked] = field(default_factory=dict)
     _freed: dict[UUID, Freed] = field(default_factory=lambda: defaultdict(Freed))
     _log: list[dict[str, Any]] = field(default_factory=list)
@@ -110,23 +111,29 @@ class Turn:
                 id=row.volunteer_id, name=row.name, phone=row.phone, email=row.email,
                 language=row.language,
             )  # fmt: skip
-            turn.offers[row.id] = Asked(
+            offer = Asked(
                 id=row.id, case_id=row.case_id, volunteer=volunteer, role=row.role,
                 answer_code=row.answer_code, state=row.state, distance_m=row.distance_m,
                 slot=row.slot, made_at=row.made_at, respond_by=row.respond_by,
                 answered_at=row.answered_at, ended_at=row.ended_at, words=row.words,
                 assigned_by=row.assigned_by,
             )  # fmt: skip
+            turn.add(offer)
         return turn
+
+    def add(self, offer: Asked) -> None:
+        """Make an offer known; in place of the one with its id, if there is one."""
+        before = self.offers.get(offer.id)
+        mine = self._by_case[offer.case_id]
+        if before is not None:
+            mine.remove(before)
+        mine.append(offer)
+        self.offers[offer.id] = offer
 
     def offers_of(self, case: Case, *states: str) -> list[Asked]:
         """The offers of a case, all or those in these states, in the order they were made."""
         return sorted(
-            (
-                offer
-                for offer in self.offers.values()
-                if offer.case_id == case.id and (not states or offer.state in states)
-            ),
+            (o for o in self._by_case[case.id] if not states or o.state in states),
             key=lambda offer: (offer.made_at, offer.slot),
         )
 

@@ -107,6 +107,8 @@ class OfferState(SQLModel, table=True):
 
     offer_id: UUID = Field(primary_key=True)
     state: str = Field(sa_type=Text)
+    changed_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+    # Of the newest event about it, whether or not it changed anything.
     heard_at: datetime = Field(sa_column=_moment(server_default=func.now()))
 
 

@@ -35,17 +35,21 @@ OVER = """EXISTS (
       AND CASE m.purpose
           WHEN 'offer' THEN s.state <> 'open'
           WHEN 'assigned' THEN s.state = 'ended'
-          WHEN 'reply' THEN s.state = 'ended' AND s.heard_at > m.created_at
+          WHEN 'reply' THEN s.state = 'ended' AND s.changed_at > m.created_at
           ELSE false END)"""
 
 # Sorted, so that two processes wait for each other instead of deadlocking.
 _HEAR = sql("""
-    INSERT INTO offer_states (offer_id, state, heard_at)
-    SELECT heard.offer_id, coalesce(heard.state, known.state, 'open'), clock_timestamp()
+    INSERT INTO offer_states AS old (offer_id, state, changed_at, heard_at)
+    SELECT heard.offer_id, coalesce(heard.state, known.state, 'open'), clock_timestamp(),
+           clock_timestamp()
     FROM unnest(CAST(:offers AS uuid[]), CAST(:states AS text[])) AS heard (offer_id, state)
          LEFT JOIN offer_states known USING (offer_id)
     ORDER BY heard.offer_id
-    ON CONFLICT (offer_id) DO UPDATE SET state = excluded.state, heard_at = excluded.heard_at
+    ON CONFLICT (offer_id) DO UPDATE
+    SET state = excluded.state, heard_at = excluded.heard_at,
+        changed_at = CASE WHEN old.state = excluded.state THEN old.changed_at
+                          ELSE excluded.changed_at END
 """)
 _WITHDRAW = sql(f"""
     UPDATE messages m SET state = 'withdrawn'

@@ -15,6 +15,7 @@ from shared.events import Answer, Outcome
 # Of each phone, and of all: what a page for people can show.
 LINES_SHOWN = 12
 PHONES_SHOWN = 60
+OFFERS_SHOWN = 6
 
 # An answer as it would be written in an SMS.
 SPOKEN: dict[Answer, str] = {
@@ -92,7 +93,7 @@ _LIVE_OFFERS = sql("""
     LEFT JOIN offer_states known ON known.offer_id = m.offer_id
     WHERE s.address = ANY (CAST(:addresses AS text[])) AND m.purpose IN ('offer', 'assigned')
       AND coalesce(known.state, 'open') <> 'ended'
-    ORDER BY m.offer_id, s.received_at DESC
+    ORDER BY m.offer_id DESC, s.received_at DESC
 """)
 _NOTE = sql("""
     INSERT INTO sandbox_answers (event_id, offer_id, address, body)
@@ -137,6 +138,10 @@ async def conversations(session: AsyncSession, *, only: UUID | None = None) -> l
         phones[row.address].offers.append(
             LiveOffer(row.offer_id, row.answer_code, row.state, row.pending)
         )
+    for phone in phones.values():
+        # What its owner has on hand first, then what they were asked last.
+        phone.offers.sort(key=lambda live: live.state == "open")
+        del phone.offers[OFFERS_SHOWN:]
     return list(phones.values())
 
 

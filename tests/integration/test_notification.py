@@ -22,7 +22,7 @@ from services.notification.delivery import Delivery
 from services.notification.handlers import on_assignment_offers
 from services.notification.settings import NotificationSettings
 from shared import topics
-from shared.database import Database
+from shared.database import Database, execute, sql
 from shared.events import Event, OfferAnswered, OfferMade, OfferUnreachable
 from shared.health import Loop
 from tests.conftest import MakeSettings
@@ -230,7 +230,6 @@ async def test_five_hundred_offers_are_one_statement(
     senders: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox, statements = senders(), []
-    execute = delivery.execute
 
     async def counted(session: Any, statement: Any, values: Any = None) -> Any:
         statements.append(statement)
@@ -402,7 +401,7 @@ async def test_what_was_said_before_the_end_is_not_said_after_it(senders: Make) 
         ("arrived", "recorded", "balas K7P2M SELESAI"),
         ("done", "recorded", "tercatat selesai"),
         ("obstacle", "recorded", "koordinator diberi tahu"),
-        ("hand_back", "recorded", "dialihkan ke relawan lain"),
+        ("hand_back", "recorded", "kami alihkan ke relawan lain"),
         ("accept", "already_recorded", "sudah tercatat sebelumnya"),
         ("accept", "too_late", "sudah lewat"),
         ("accept", "taken_by_another", "sudah ada relawan lain"),
@@ -466,7 +465,9 @@ async def test_every_coordinator_hears_of_an_escalation_in_their_language(
     ]
     mail = message_from_bytes(smtp.mails[0], policy=policy.default)
     assert mail["To"] == "ani@example.org"
-    assert mail["Subject"].startswith("Coordinator needed: abandoned elderly person in Berok")
+    assert (
+        mail["Subject"].strip().startswith("Coordinator needed: abandoned elderly person in Berok")
+    )
     letter = mail.get_content()
     assert '"jalan banjir"' in letter
     assert "Budi (PSM), 3.2 km, +6281234567891" in letter
@@ -780,7 +781,8 @@ async def test_what_must_be_typed_is_typed_on_a_page_that_stands_still(
     door: Door, phones: Senders
 ) -> None:
     offer, other = offer_made(), offer_made(volunteer=offered_volunteer(phone="+628999"))
-    await ring(phones, offer, other, answer_judged(offer=offer))
+    await ring(phones, offer, other)
+    await ring(phones, answer_judged(offer=offer))
     page = (await door.http.get("/sandbox")).text
     assert "http-equiv" in page
     assert "<textarea" not in page
@@ -801,12 +803,12 @@ async def test_what_must_be_typed_is_typed_on_a_page_that_stands_still(
 async def test_the_page_stays_light_for_many_phones(door: Door, phones: Senders) -> None:
     for number in range(60):
         phone = offered_volunteer(phone=f"+62812000{number:05d}")
-        await phones.queue(*(offer_made(volunteer=phone) for _ in range(20)))
+        await phones.queue(*(offer_made(volunteer=phone) for _ in range(8)))
     while await phones.send("sandbox"):
         pass
     page = (await door.http.get("/sandbox")).text
     assert page.count("<article>") == 60
-    assert len(page) < 1_500_000
+    assert len(page) < 400_000
 
 
 async def test_messages_can_be_read_on_from_a_number(door: Door, phones: Senders) -> None:
@@ -848,7 +850,7 @@ async def test_a_reader_misses_no_message_that_is_still_on_its_way(
 ) -> None:
     """A number is given before the commit: a later one can be seen earlier."""
     async with phones.database.transaction() as session:
-        await delivery.execute(session, delivery.sql("SELECT pg_current_xact_id()"))
+        await execute(session, sql("SELECT pg_current_xact_id()"))
         await ring(phones, offer_made())
         assert (await door.http.get("/sandbox/messages?after=0")).json()["messages"] == []
     assert len((await door.http.get("/sandbox/messages?after=0")).json()["messages"]) == 1

@@ -737,7 +737,7 @@ async def entered(door: Door, id_: UUID, **form: str) -> Any:
     return await door.http.post(link(id_), data={"on_duty": "yes", "times": "always"} | form)
 
 
-HOURS = {"times": "hours", "day0": "on", "from0": "08:00", "to0": "17:00"}
+HOURS = {"times": "hours", "day0": "0", "from0": "08:00", "to0": "17:00"}
 
 
 async def test_the_page_shows_how_one_is_listed(assignment: Door) -> None:
@@ -794,26 +794,31 @@ async def test_going_off_duty_and_on_again(assignment: Door) -> None:
     assert (listed["on_duty"], listed["duty"], listed["off_until"]) == (True, "", None)
 
 
-async def test_days_with_the_same_times_become_one_window(assignment: Door) -> None:
+async def test_two_schedules_fit_the_form(assignment: Door) -> None:
     id_ = await somebody(assignment)
-    form = HOURS | {"day1": "on", "from1": "08:00", "to1": "17:00",
-                    "day5": "on", "from5": "00:00", "to5": "00:00",
-                    "from6": "08:00", "to6": ""}  # fmt: skip
-    answer = await entered(assignment, id_, **form)
+    form: dict[str, Any] = {
+        **{"on_duty": "yes", "times": "hours"},
+        **{"day0": ["0", "1"], "from0": "08:00", "to0": "17:00"},
+        **{"day1": ["5", "9"], "from1": "00:00", "to1": "00:00"},
+    }
+    answer = await assignment.http.post(link(id_), data=form)
     assert answer.status_code == 303, answer.text
     listed = (await assignment.http.get(f"/v1/volunteers/{id_}", headers=BEARER)).json()
     assert listed["duty"] == "mon,tue 08:00-17:00; sat 00:00-24:00"
     page = await assignment.http.get(link(id_))
-    assert page.text.count('type="checkbox"') == 7
+    assert page.text.count('type="checkbox"') == 14
     assert len(re.findall(r'type="checkbox"[^>]* checked', page.text)) == 3
+    assert re.findall(r'type="time" name="([^"]+)" value="([^"]+)"', page.text) == [
+        ("from0", "08:00"), ("to0", "17:00"), ("from1", "00:00"), ("to1", "00:00"),
+    ]  # fmt: skip
     assert len(page.content) < 8 * 1024
 
 
-async def test_times_that_the_days_cannot_show_are_a_text(assignment: Door) -> None:
-    times = duty.parse_times("mon-fri 08:00-12:00; mon 19:00-22:00")
+async def test_times_that_the_form_cannot_show_are_a_text(assignment: Door) -> None:
+    times = duty.parse_times("mon-fri 08:00-12:00; mon 19:00-22:00; sun 08:00-09:00")
     id_ = await somebody(assignment, duty_times=json.dumps(times))
     page = await assignment.http.get(link(id_))
-    assert 'value="sen-jum 08:00-12:00; sen 19:00-22:00"' in page.text
+    assert ">sen-jum 08:00-12:00; sen 19:00-22:00; min 08:00-09:00</textarea>" in page.text
     answer = await entered(assignment, id_, times="hours", duty="sab 08:00-12:00")
     assert answer.status_code == 303
     listed = (await assignment.http.get(f"/v1/volunteers/{id_}", headers=BEARER)).json()
@@ -825,7 +830,7 @@ async def test_leave_is_told_with_its_last_day(typed: str, assignment: Door) -> 
     id_ = await somebody(assignment)
     await entered(assignment, id_, off_until=typed)
     page = await assignment.http.get(f"{link(id_)}?saved=1")
-    assert "libur sampai Sabtu 31 Agu 2199" in page.text
+    assert "libur sampai dengan Sabtu 31 Agu 2199" in page.text
     assert 'value="2199-08-31"' in page.text
     assert "Siap lagi Minggu 1 Sep 2199, 00:00" in " ".join(page.text.split())
     listed = (await assignment.http.get(f"/v1/volunteers/{id_}", headers=BEARER)).json()
@@ -854,12 +859,12 @@ async def test_leave_that_is_over_is_not_shown(assignment: Door) -> None:
     ("form", "said"),
     [
         ({"times": "hours"}, "Centang paling sedikit satu hari"),
-        (HOURS | {"to0": ""}, "Senin: isi jam mulai dan jam selesai."),
+        (HOURS | {"to0": ""}, "Isi “Dari jam” dan “Sampai jam”"),
         (HOURS | {"to0": "25:00"}, "25:00 bukan jam"),
         (HOURS | {"to0": "08:00"}, "mulai dan selesai pada jam yang sama"),
         ({"times": "hours", "duty": "<i>"}, "“&lt;i&gt;” tidak punya jam"),
-        ({"off_until": "31 Agustus"}, "“Libur sampai” bukan tanggal"),
-        ({"off_until": "9999-12-31"}, "“Libur sampai” bukan tanggal"),
+        ({"off_until": "31 Agustus"}, "“Libur sampai dengan” bukan tanggal"),
+        ({"off_until": "9999-12-31"}, "“Libur sampai dengan” bukan tanggal"),
         ({"on_duty": "perhaps"}, "Pilih apakah Anda siap bertugas."),
     ],
 )

@@ -252,13 +252,14 @@ def test_who_was_asked_is_told_with_distance_reason_deadline_and_who_was_nearer(
             "distance_m": 400,
             "why_not": "off_duty",
         },
-        {"volunteer": str(uuid7()), "name": None, "distance_m": 30, "why_not": "asked_before"},
+        {"volunteer": str(uuid7()), "name": None, "distance_m": 30, "why_not": "full"},
+        {"volunteer": str(uuid7()), "name": "X", "distance_m": 90, "why_not": "asked_before"},
     ]
     made = offer(reasons={"distance_m": 1234.0, "rank": 1, "open_cases": 1, "nearer": nearer})
     assert told(line("offered", offer=made), offers=(made,)) == [
         "12.03.07  Asked Siti Astuti (psm), 1.2 km, nearest available, with 1 other case; "
         "until 12.08. Nearer, not asked: Bambang Permana 0.4 km (off duty), "
-        "somebody 30 m (asked before)"
+        "somebody 30 m (full)"
     ]
 
 

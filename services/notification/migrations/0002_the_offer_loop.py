@@ -25,6 +25,7 @@ def upgrade() -> None:
         CREATE TABLE offer_states (
             offer_id uuid PRIMARY KEY,
             state text NOT NULL,
+            changed_at timestamptz NOT NULL DEFAULT now(),
             heard_at timestamptz NOT NULL DEFAULT now(),
             CONSTRAINT offer_states_state CHECK (
                 state IN ('open', 'accepted', 'arrived', 'ended'))
