@@ -185,7 +185,9 @@ def _remember(stack: "Stack") -> None:
     file = PROJECT / ".jangkau" / "environment.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(mode=0o600)
-    file.write_text(json.dumps(stack.environment), encoding="utf-8")
+    # Links for volunteers lead to assignment.
+    remembered = {"JANGKAU_PUBLIC_URL": stack.url("assignment"), **stack.environment}
+    file.write_text(json.dumps(remembered), encoding="utf-8")
 
 
 @app.callback()

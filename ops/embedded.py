@@ -127,7 +127,12 @@ class Stack:
         """Start one service process; its lines go to ``output``."""
         process = await asyncio.create_subprocess_exec(
             *ends_with_us(self.command(name)),
-            env={**os.environ, **self.environment, "JANGKAU_PORT": str(self.ports[name])},
+            env={
+                "JANGKAU_PUBLIC_URL": self.url(name),
+                **os.environ,
+                **self.environment,
+                "JANGKAU_PORT": str(self.ports[name]),
+            },
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

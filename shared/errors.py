@@ -182,7 +182,9 @@ def install(app: FastAPI) -> None:
     async def away(request: Request, error: Exception) -> Response:
         if not is_transient(error):
             raise error
-        log.warning("request.refused", path=request.url.path, error=brief(error))
+        # The route, not the path: a path may hold a code or a link that works.
+        route = getattr(request.scope.get("route"), "path", None)
+        log.warning("request.refused", route=route, error=brief(error))
         return Problem(
             503, "We cannot store anything right now. Please try again in a few seconds."
         ).response()

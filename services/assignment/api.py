@@ -1,15 +1,15 @@
 """Assignment's door for the agency: the volunteers."""
 
-import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from services.assignment import volunteers
+from services.assignment.agency import agency_only
 from services.assignment.duty import Window, format_times
 from shared.contacts import Email, Phone
 from shared.database import Database
@@ -111,16 +111,10 @@ def router(
     """
     known = districts if districts is not None else {}
 
-    async def agency_only(
-        authorization: Annotated[str, Header(include_in_schema=False)] = "",
-    ) -> None:
-        if token is None:
-            return
-        expected = f"Bearer {token.get_secret_value()}"
-        if not secrets.compare_digest(authorization.encode(), expected.encode()):
-            raise Problem(403, "Volunteers' data is for the agency: send its token as a Bearer.")
-
-    api = APIRouter(prefix="/v1", tags=["volunteers"], dependencies=[Depends(agency_only)])
+    allowed = agency_only(
+        token, refusal="Volunteers' data is for the agency: send its token as a Bearer."
+    )
+    api = APIRouter(prefix="/v1", tags=["volunteers"], dependencies=[Depends(allowed)])
 
     @api.get("/volunteers")
     async def listed(

@@ -3,7 +3,7 @@
 from prometheus_client import Gauge
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.assignment import api, handlers
+from services.assignment import api, cases_api, handlers, pages
 from services.assignment.settings import AssignmentSettings
 from services.assignment.turn import STATES
 from shared import topics
@@ -21,15 +21,25 @@ OLDEST_WAITING = Gauge(
 def compose(settings: AssignmentSettings | None = None) -> Service:
     """The whole service on one screen."""
     settings = settings or AssignmentSettings()
-    districts = Districts(settings.district_folders, villages=False)
+    districts = Districts(settings.district_folders)
     service = Service(
         name="assignment",
         settings=settings,
         title="Jangkau assignment",
-        description="Volunteers, and who is asked for which case.",
+        description="Volunteers, cases, and who is asked for which of them.",
     )
     sweep = handlers.Sweep(service.database, districts=districts, every_s=settings.sweep_seconds)
-    service.routers = [api.router(service.database, token=settings.agency_token)]
+    token = settings.agency_token
+    service.routers = [
+        api.router(service.database, token=token, districts=districts),
+        cases_api.router(service.database, token=token, districts=districts),
+        pages.router(
+            service.database,
+            links=settings.links,
+            max_age=settings.duty_link_age,
+            districts=districts,
+        ),
+    ]
     service.consume(topics.INTAKE_CASES, handlers.on_intake_cases(districts))
     service.consume(topics.NOTIFICATION_ANSWERS, handlers.on_notification_answers(districts))
     service.loop("sweep", sweep.run)
