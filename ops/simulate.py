@@ -705,6 +705,8 @@ class Measures:
     seconds: float
     # The share accepted within so many minutes: (minutes, share).
     curve: Sequence[tuple[float, float]]
+    # The share of the cases that such a share of the volunteers carried, the busiest first.
+    load: Sequence[tuple[float, float]]
 
 
 CURVE_MINUTES = (*range(0, 60, 2), *range(60, 185, 5))
@@ -729,9 +731,13 @@ def measure(outcomes: Sequence[Outcome]) -> Measures:
         escalated=sum(bool(tally.escalations) for tally in tallies) / len(tallies),
         escalations=dict(Counter(why for tally in tallies for why in tally.escalations)),
         gini=_mean([gini(outcome.accepted) for outcome in outcomes]),
-        busiest_tenth=_mean([busiest_tenth(outcome.accepted) for outcome in outcomes]),
+        busiest_tenth=_mean([carried_by(outcome.accepted, 0.1) for outcome in outcomes]),
         seconds=sum(outcome.seconds for outcome in outcomes),
         curve=[(m, bisect_right(minutes, m) / len(minutes)) for m in CURVE_MINUTES],
+        load=[
+            (part / 20, _mean([carried_by(outcome.accepted, part / 20) for outcome in outcomes]))
+            for part in range(21)
+        ],
     )
 
 
@@ -766,11 +772,16 @@ def gini(values: Sequence[float]) -> float:
     return 2 * ranked / (count * total) - (count + 1) / count
 
 
-def busiest_tenth(values: Sequence[float]) -> float:
-    """The share of the total that the tenth with the most has (rounded up); 0 of nothing."""
-    total = sum(values)
-    most = sorted(values, reverse=True)[: math.ceil(len(values) / 10)]
-    return sum(most) / total if total else 0.0
+def carried_by(values: Sequence[float], share: float) -> float:
+    """The share of the total that this share of the values has, the highest first; 0 of nothing.
+
+    A part of a value counts in part: a tenth of 115 volunteers are eleven and a half.
+    """
+    total, left, carried = sum(values), share * len(values), 0.0
+    for value in sorted(values, reverse=True):
+        carried += value * min(left, 1.0)
+        left -= min(left, 1.0)
+    return carried / total if total else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -114,12 +114,21 @@ def _from_the_holder(turn: Turn, case: Case, offer: Asked, answer: GivenAnswer) 
 
 
 def accept(
-    turn: Turn, case: Case, offer: Asked, *, words: str | None = None, who: str | None = None
+    turn: Turn,
+    case: Case,
+    offer: Asked,
+    *,
+    words: str | None = None,
+    who: str | None = None,
+    why: str | None = None,
 ) -> None:
-    """The case is theirs; everybody else's offer ends at once."""
+    """The case is theirs; everybody else's offer ends at once.
+
+    ``words`` are the volunteer's own; ``who`` is the coordinator who gave it to them, and ``why``.
+    """
     policy = turn.district(case).policy
     turn.change(offer, "accepted", words=words)
-    turn.log(case, "assigned" if who else "accepted", offer=offer.id, who=who, why=words)
+    turn.log(case, "assigned" if who else "accepted", offer=offer.id, who=who, why=why or words)
     for other in turn.offers_of(case, *OPEN):
         turn.close_offer(other, "withdrawn", "taken_by_another")
         turn.log(case, "withdrawn", offer=other.id)
@@ -154,7 +163,7 @@ def close(
         turn.close_offer(other, "withdrawn", "case_closed")
         turn.log(case, "withdrawn", offer=other.id)
     case.state, case.outcome, case.closed_at = "closed", outcome, turn.moment
-    case.waiting_for = case.next_action_at = None
+    case.waiting_for = case.next_action_at = case.escalated_at = case.escalated_for = None
     turn.seeking.discard(case.id)
     turn.log(case, f"closed:{outcome}", offer=offer.id if offer else None, who=who, why=why)
     turn.tell(case, PublicCaseClosed)

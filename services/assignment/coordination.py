@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.assignment import answers, matching, offers
+from services.assignment import answers, offers
 from services.assignment.models import Case
 from services.assignment.turn import HELD, OPEN, Asked, Turn
 from shared import codes
@@ -107,17 +107,6 @@ def _still_open(case: Case) -> None:
         raise Refused(f"Case {case.code} is closed already: {outcome}.")
 
 
-async def _hold(session: AsyncSession, turn: Turn, case: Case) -> list[str]:
-    """Wait for the turn in every district whose volunteers may be concerned, and return them.
-
-    All of them at once and before anybody is freed: the case's own first and a neighbour later
-    would deadlock with a case of the neighbour.
-    """
-    districts = [case.district, *turn.district(case).policy.neighbours]
-    await matching.hold(session, districts)
-    return districts
-
-
 async def assign(
     session: AsyncSession, code: str, act: Assignment, *, districts: Mapping[str, District]
 ) -> Case:
@@ -133,17 +122,16 @@ async def assign(
     before = next((o for o in turn.offers_of(case) if o.volunteer.id == act.volunteer_id), None)
     if before is not None and before.state in HELD:
         raise Refused(f"{before.volunteer.name} has the case already.")
-    allowed = await _hold(session, turn, case)
+    await turn.hold(session)
     _take_back(turn, case, act)
     await turn.write_offers(session)
     if before is not None and before.state in OPEN:
         offer = before
         offer.respond_by = turn.moment + turn.district(case).policy.arrive_within
     else:
-        offer = await _claimed(session, turn, case, act, before, allowed=allowed)
+        offer = await _claimed(session, turn, case, act, before)
     offer.assigned_by = act.by
-    answers.accept(turn, case, offer, words=act.why, who=act.by)
-    offer.words = None  # an offer's words are its volunteer's own; the reason is in the story
+    answers.accept(turn, case, offer, who=act.by, why=act.why)
     turn.say(OfferAssigned, case, offers.made_offer(turn, case, offer))
     await turn.write(session)
     return case
@@ -157,15 +145,10 @@ def _take_back(turn: Turn, case: Case, act: Act) -> None:
 
 
 async def _claimed(
-    session: AsyncSession,
-    turn: Turn,
-    case: Case,
-    act: Assignment,
-    before: Asked | None,
-    *,
-    allowed: list[str],
+    session: AsyncSession, turn: Turn, case: Case, act: Assignment, before: Asked | None
 ) -> Asked:
     """Take a place of the volunteer, who was not asked or whose offer has ended."""
+    allowed = [case.district, *turn.district(case).policy.neighbours]
     volunteer = await _named(session, case, act.volunteer_id, allowed)
     offer = Asked(
         id=before.id if before else uuid7(),
@@ -266,7 +249,7 @@ async def release(
     turn, case = await _turn(session, code, districts=districts)
     if not turn.offers_of(case, *HELD):
         raise Refused(f"Nobody has case {case.code}: it is {case.state}.")
-    await _hold(session, turn, case)
+    await turn.hold(session)
     _take_back(turn, case, act)
     offers.reopen(turn, case)
     await offers.seek(session, turn)
@@ -284,7 +267,7 @@ async def close(
     """
     turn, case = await _turn(session, code, districts=districts)
     _still_open(case)
-    await _hold(session, turn, case)
+    await turn.hold(session)
     answers.close(turn, case, act.outcome, who=act.by, why=act.why)
     await turn.write(session)
     return case

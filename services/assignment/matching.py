@@ -33,8 +33,8 @@ async def hold(session: AsyncSession, districts: Iterable[str]) -> None:
 
 
 async def match(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID, Match]:
-    """Find and claim volunteers for each case, all in this transaction."""
-    await hold(session, (code for need in needs for code in (need.district, *need.neighbours)))
+    """Find and claim volunteers for each case, all in this transaction, whose turn it must be in
+    all the districts concerned (:func:`hold`)."""
 
     async def look(wanting: Sequence[Need]) -> dict[UUID, Found]:
         return await _candidates(session, wanting)
@@ -106,9 +106,11 @@ _READY_NOW = "(v.ready_changes_at IS NULL OR v.ready_changes_at > now())"
 # Hard filters are part of the query, and so is a box around the radius: where few suit, the index
 # is walked no farther. The radius itself is cut afterwards, as the order is by distance.
 # `available >= true` instead of `available`: PostgreSQL 15 finds only this in the index.
-# Beside them, of the very nearest, those who cannot be asked, and why: the reasons of an offer.
+# Beside them, of the very nearest, those who cannot be asked, and why: the reasons of an offer. They
+# come with the first row of each case and district, as reading them costs more than finding them.
 _CANDIDATES = sql(f"""
-    SELECT need.case_id, passed_over.by, near.*
+    SELECT need.case_id, near.*,
+           CASE WHEN near.place > 1 THEN '[]' ELSE passed_over.by END AS by
     FROM {_NEEDS}
     CROSS JOIN LATERAL (
         SELECT coalesce(
@@ -132,7 +134,7 @@ _CANDIDATES = sql(f"""
         ) AS nearest
     ) AS passed_over
     LEFT JOIN LATERAL (
-        SELECT nearest.*,
+        SELECT nearest.*, row_number() OVER (ORDER BY nearest.distance_m) AS place,
                (SELECT count(*) FROM offers o
                 WHERE o.volunteer_id = nearest.id
                   AND o.made_at > now() - CAST(:recent AS interval)) AS recent
@@ -165,7 +167,7 @@ async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID
     found: dict[UUID, Found] = {need.case_id: Found() for need in needs}
     for row in rows:
         about = found[row.case_id]
-        # One row per candidate, each with the same list; of every district one.
+        # One row per candidate, the first of each district with its list.
         about.passed_over += [one for one in row.by if one not in about.passed_over]
         if row.id is not None:
             volunteer = OfferedVolunteer.model_construct(

@@ -144,6 +144,7 @@ class Case(SQLModel, table=True):
             postgresql_where=text("state IN ('searching', 'waiting', 'escalated')"),
         ),
         Index("cases_code", "code"),
+        Index("cases_open", "reported_at", "id", postgresql_where=text("state <> 'closed'")),
     )
 
     id: UUID = Field(primary_key=True)

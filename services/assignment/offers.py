@@ -132,6 +132,7 @@ async def seek(session: AsyncSession, turn: Turn) -> None:
     needs = needs_of(turn)
     if not needs:
         return
+    await turn.hold(session)
     await turn.write_offers(session)
     matches = await matching.match(session, needs)
     rows = [_offer_row(turn, offer, claimed) for offer, claimed in settle(turn, matches)]
@@ -296,6 +297,7 @@ def _wait(turn: Turn, case: Case, reason: str) -> None:
         turn.escalate(case, "nobody_left_to_ask")
     elif news:
         turn.tell(case, PublicCaseWaiting)
+        turn.log(case, "waiting", why=reason)
 
 
 def _next_action(turn: Turn, case: Case) -> datetime:

@@ -345,7 +345,7 @@ async def find(needs: Sequence[Need], *, look: Look, claim: Claim) -> dict[UUID,
         for id_, choice in ((id_, one) for id_, all_ in chosen.items() for one in all_):
             numbers = codes.get(choice.candidate.volunteer.id)
             if numbers:
-                nearer = _nearer(found[id_], choice)
+                nearer = _nearer(found[id_], choice, beside=chosen[id_], counts=counts)
                 claimed = Claimed(choice, wanting[id_].stage, numbers.pop(), nearer)
                 matches[id_].chosen.append(claimed)
                 wanting[id_] = asked_one(wanting[id_], claimed.volunteer.id)
@@ -361,17 +361,26 @@ async def find(needs: Sequence[Need], *, look: Look, claim: Claim) -> dict[UUID,
     return matches
 
 
-def _nearer(found: Found, choice: Choice) -> list[dict[str, Any]]:
-    """Who was nearer than the volunteer who is asked, and why they are not asked."""
+def _nearer(
+    found: Found, choice: Choice, *, beside: Sequence[Choice], counts: Mapping[UUID, int]
+) -> list[dict[str, Any]]:
+    """Who was nearer than the volunteer who is asked, and why they are not asked.
+
+    ``beside`` are all who are asked for this case now, ``counts`` how many places were wanted of
+    each volunteer in this round.
+    """
     distance_m = choice.candidate.distance_m
+    asked = {one.candidate.volunteer.id for one in beside}
     others = [
         {
             "volunteer": str(candidate.volunteer.id),
             "distance_m": round(candidate.distance_m),
-            "why_not": "taken_by_another_case" if candidate.free <= 1 else "asked_rather",
+            "why_not": "taken_by_another_case"
+            if counts.get(candidate.volunteer.id, 0) >= candidate.free
+            else "others_rather",
         }
         for candidate in found.candidates
-        if candidate.distance_m < distance_m
+        if candidate.distance_m < distance_m and candidate.volunteer.id not in asked
     ]
     passed = [one for one in found.passed_over if one["distance_m"] < distance_m]
     return sorted(passed + others, key=lambda one: float(one["distance_m"]))[:NEARER_NAMED]

@@ -261,7 +261,7 @@ WAITING_FOR = {
     "all_volunteers_busy": "all who could come are busy, off duty or resting",
 }
 WHY_NOT = {
-    "asked_rather": "another's turn",
+    "others_rather": "another's turn",
     "taken_by_another_case": "taken by another case",
 }
 # Why an answer changed nothing.

@@ -258,6 +258,17 @@ class Turn:
 
     # --- writing ------------------------------------------------------------------------------
 
+    async def hold(self, session: AsyncSession) -> None:
+        """Wait for the turn in every district whose volunteers these cases may concern.
+
+        All of them at once and before anybody is freed or claimed: our own first and a neighbour
+        later would deadlock with a case of the neighbour.
+        """
+        districts = set[str]()
+        for case in self.cases.values():
+            districts |= {case.district, *self.district(case).policy.neighbours}
+        await matching.hold(session, districts)
+
     async def write_offers(self, session: AsyncSession) -> None:
         """Write what has ended or changed, and free the places, before anybody is looked for."""
         await self._free(session)
@@ -275,7 +286,7 @@ class Turn:
     async def _free(self, session: AsyncSession) -> None:
         if not self._freed:
             return
-        await matching.hold(session, (case.district for case in self.cases.values()))
+        await self.hold(session)
         rows = [
             {
                 "id": str(id_),

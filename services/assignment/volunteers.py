@@ -24,7 +24,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.assignment import duty, openings
+from services.assignment import duty, matching, openings
 from services.assignment.models import Case, Offer, Volunteer
 from shared.contacts import Email, Phone
 from shared.database import Row, Statement, execute, now, sql
@@ -380,11 +380,6 @@ def _store_statement(contact: str, listed: Iterable[str]) -> Statement:
     return sql(_STORE.format(conflict=_CONFLICTS[contact], optional=optional))
 
 
-_LOCK = sql("""
-    SELECT id FROM volunteers WHERE district = :district ORDER BY id FOR NO KEY UPDATE
-""")
-
-
 async def store(
     session: AsyncSession, rows: Sequence[Mapping[str, Any]], *, district: District
 ) -> Imported:
@@ -392,8 +387,8 @@ async def store(
 
     All ``rows`` are of one file: they have the same columns.
     """
-    # In the order in which claims lock them, so that the two wait for each other.
-    await execute(session, _LOCK, {"district": district.code})
+    # Searches claim places of the same people: they wait for us, or we for them.
+    await matching.hold(session, [district.code])
     stored: list[Row] = []
     for contact, part in (
         ("phone", [row for row in rows if row["phone"]]),

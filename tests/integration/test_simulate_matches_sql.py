@@ -127,9 +127,7 @@ async def test_the_simulator_finds_whom_the_database_finds(
 ) -> None:
     database, luck = assignment_database, random.Random(seed)
     people = await settle_in(database, policy, luck)
-    reports = [
-        case_reported(luck.gauss(KOBA[0], 0.1), luck.gauss(KOBA[1], 0.1)) for _ in range(25)
-    ]
+    reports = [case_reported(luck.gauss(KOBA[0], 0.1), luck.gauss(KOBA[1], 0.1)) for _ in range(25)]
     await report(database, policy, *reports)  # asks, so that there are offers and full ones
     await run(database, "UPDATE offers SET made_at = made_at - random() * interval '28 days'")
     asked = [UUID(str(one.subject)) for one in reports]
@@ -198,9 +196,7 @@ async def test_equally_near_ones_come_in_the_order_of_their_ids(
 ) -> None:
     luck = random.Random(7)
     here = {"latitude": KOBA[0], "longitude": KOBA[1], "on_duty": True, "duty": [], "role": "psm"}
-    people = [
-        a_volunteer(luck, number, "19.04") | here | {"categories": []} for number in range(6)
-    ]
+    people = [a_volunteer(luck, number, "19.04") | here | {"categories": []} for number in range(6)]
     luck.shuffle(people)
     async with assignment_database.transaction() as session:
         await volunteers.store(session, people, district=policy["19.04"])

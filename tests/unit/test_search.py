@@ -405,4 +405,11 @@ async def test_a_search_takes_no_place_that_is_not_there_and_ends(
 def test_nobody_is_named_as_nearer_who_is_not() -> None:
     found = Found(candidates(100, 200, 300))
     choice = Choice(found.candidates[1], rank=2)
-    assert [one["distance_m"] for one in search._nearer(found, choice)] == [100]
+    named = search._nearer(found, choice, beside=[choice], counts={volunteer(0).id: 1})
+    assert [(one["distance_m"], one["why_not"]) for one in named] == [
+        (100, "taken_by_another_case")
+    ]
+    named = search._nearer(found, choice, beside=[choice], counts={})
+    assert [one["why_not"] for one in named] == ["others_rather"]
+    both = [choice, Choice(found.candidates[0], rank=1)]
+    assert search._nearer(found, choice, beside=both, counts={}) == []

@@ -269,7 +269,7 @@ def test_who_was_asked_in_the_same_moment_was_not_passed_over() -> None:
         "volunteer": str(BAMBANG.id),
         "name": BAMBANG.name,
         "distance_m": 400,
-        "why_not": "asked_rather",
+        "why_not": "others_rather",
     }
     far = offer(reasons={"rank": 2, "nearer": [nearer]})
     _, written = told(line("offered", offer=near), line("offered", offer=far), offers=(near, far))

@@ -47,6 +47,7 @@ def upgrade() -> None:
         CREATE INDEX cases_unserved ON cases (district)
             WHERE state IN ('searching', 'waiting', 'escalated');
         CREATE INDEX cases_code ON cases (code);
+        CREATE INDEX cases_open ON cases (reported_at, id) WHERE state <> 'closed';
 
         ALTER TABLE offers
             ADD COLUMN slot integer NOT NULL DEFAULT 1,
