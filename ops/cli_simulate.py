@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -176,13 +177,13 @@ async def compare(
     watch: Watch = lambda name, ended: None,
 ) -> dict[str, "Measures"]:
     """Play every policy over every seed's reports; the measures by the policies' names."""
-    from ops.simulate import People, Run, measure
+    from ops.simulate import Outcome, People, Run, measure
 
     code = scenario.district.code
     found = {}
     for file in files:
         own = replace(scenario.district, policy=file.policy)
-        outcomes, before = [], 0
+        outcomes: list[Outcome] = []
         for seed, reports in scenario.reports.items():
             played = Run(
                 reports,
@@ -193,10 +194,14 @@ async def compare(
                 districts={**scenario.districts, code: own},
                 people=People(answer_rate, seed),
             )
-            outcomes.append(await played.play(lambda n, b=before: watch(file.name, b + n)))
-            before += len(reports)
+            before = sum(len(outcome.tallies) for outcome in outcomes)
+            outcomes.append(await played.play(partial(_watch_after, watch, file.name, before)))
         found[file.name] = measure(outcomes)
     return found
+
+
+def _watch_after(watch: Watch, name: str, before: int, ended: int) -> None:
+    watch(name, before + ended)
 
 
 # --- what is played -------------------------------------------------------------------------------
@@ -401,7 +406,7 @@ def _settings(table: Mapping[str, Any], before: str = "") -> dict[str, str]:
 
 def _written(value: Any) -> str:
     if isinstance(value, list):
-        return "; ".join(map(_written, value)) if value else "–"
+        return "; ".join(map(_written, value)) if value else "none"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_written(part)}" for key, part in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -13,7 +13,7 @@ import time
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -33,6 +33,7 @@ from services.assignment.turn import OPEN, UNSERVED, Asked, Freed, Turn
 from services.notification.letters import SILENT_REASONS
 from shared.districts import District
 from shared.events import (
+    Answer,
     CaseEscalated,
     Event,
     GivenAnswer,
@@ -133,7 +134,7 @@ class Volunteers:
     def __init__(
         self, rows: Sequence[Mapping[str, Any]], *, timezones: Mapping[str, str], moment: datetime
     ) -> None:
-        """``rows`` as :func:`services.assignment.volunteers.read_csv` makes them; each has an id."""
+        """``rows`` as services.assignment.volunteers.read_csv makes them; each has an id."""
         rows = sorted(rows, key=lambda row: UUID(str(row["id"])))
         self.contacts = [
             OfferedVolunteer.model_construct(
@@ -356,6 +357,7 @@ def _on_earth(latitude: Any, longitude: Any) -> NDArray[numpy.float64]:
 class Tally:
     """What came of one case. ``distance_m`` is that of the first who accepted."""
 
+    urgent: bool = False
     offers: int = 0
     sms: int = 0
     escalations: list[str] = field(default_factory=list)
@@ -511,21 +513,26 @@ class Run:
 
     def _case(self, report: Report, moment: datetime) -> Case:
         number, place = len(self.tallies) + 1, report.place
-        values = _BLANK_CASE | dict(
-            id=UUID(int=number), code=str(number), district=place.district,
-            category=report.category, urgency=report.urgency, people=report.people,
-            latitude=place.latitude, longitude=place.longitude, approximate=place.approximate,
-            subdistrict=place.subdistrict, subdistrict_name=place.subdistrict_name,
-            village=place.village, village_name=place.village_name,
-            centre_latitude=place.centre_latitude, centre_longitude=place.centre_longitude,
-            drill=False, reported_at=report.at, state="searching", version=1, changed_at=moment,
-        )  # fmt: skip
-        case = cast(Case, SimpleNamespace(**values))
-        self.tallies[case.id], self._offers[case.id] = Tally(), []
+        known = {
+            "id": UUID(int=number),
+            "code": str(number),
+            "category": report.category,
+            "urgency": report.urgency,
+            "people": report.people,
+            "drill": False,
+            "reported_at": report.at,
+            "state": "searching",
+            "version": 1,
+            "changed_at": moment,
+        }
+        # A place has the names of the case's columns, and radius_m.
+        case = cast(Case, SimpleNamespace(**_BLANK_CASE | asdict(place) | known))
+        self.tallies[case.id] = Tally(urgent=case.urgency == "urgent")
+        self._offers[case.id] = []
         return case
 
     async def _answer(
-        self, case: Case, offer: Asked, luck: Luck, word: str, moment: datetime
+        self, case: Case, offer: Asked, luck: Luck, word: Answer, moment: datetime
     ) -> None:
         """A volunteer says something. Whoever was told that they need not come says nothing."""
         if offer.state in ("withdrawn", "lapsed"):
@@ -537,7 +544,7 @@ class Run:
             self._then(case, offer, luck, word, moment)
         await self._finish(turn)
 
-    def _then(self, case: Case, offer: Asked, luck: Luck, word: str, moment: datetime) -> None:
+    def _then(self, case: Case, offer: Asked, luck: Luck, word: Answer, moment: datetime) -> None:
         """What a volunteer does after an answer that counted."""
         say = partial(partial, self._answer, case, offer, luck)
         if word == "accept":
@@ -669,10 +676,10 @@ def _first(case: Case) -> tuple[bool, bool, datetime | None, UUID]:
     return case.state not in OPEN, case.urgency != "urgent", case.next_action_at, case.id
 
 
-def _said(case: Case, offer: Asked, word: str) -> OfferAnswered:
+def _said(case: Case, offer: Asked, word: Answer) -> OfferAnswered:
     data = GivenAnswer.model_construct(offer_id=offer.id, answer=word, channel="simulated")
-    said: OfferAnswered = OfferAnswered.model_construct(subject=case.id, data=data)
-    return said
+    # All that a judge reads of the envelope.
+    return cast(OfferAnswered, SimpleNamespace(subject=case.id, data=data))
 
 
 # --- the measures ---------------------------------------------------------------------------------
@@ -683,16 +690,18 @@ class Measures:
     """What came of a policy. Shares are 0 to 1.
 
     Times are minutes from the report to the first acceptance, over all cases: None says that so
-    many were never accepted. Distances are kilometres of the first who accepted. ``gini`` is 0 if
-    all volunteers accepted equally often and near 1 if one accepted all; ``busiest_tenth`` is the
-    share of the accepted cases that a tenth of the volunteers carried. ``p90_of_runs`` are the
-    minutes of the single runs, lowest and highest. ``seconds`` is what all of it took.
+    many were never accepted. ``urgent_p90`` is that of the urgent cases, ``p90_of_runs`` the lowest
+    and the highest of the single runs. Distances are kilometres of the first who accepted. ``gini``
+    is 0 if all volunteers accepted equally often and near 1 if one accepted all; ``busiest_tenth``
+    is the share of the accepted cases that a tenth of the volunteers carried. ``seconds`` is what
+    all of it took.
     """
 
     cases: int
     accepted: float
     minutes_p50: float | None
     minutes_p90: float | None
+    urgent_p90: float | None
     p90_of_runs: tuple[float | None, float | None]
     offers_per_case: float
     sms_per_case: float
@@ -723,6 +732,7 @@ def measure(outcomes: Sequence[Outcome]) -> Measures:
         accepted=sum(map(math.isfinite, minutes)) / len(tallies),
         minutes_p50=finite(percentile(minutes, 0.5)),
         minutes_p90=finite(percentile(minutes, 0.9)),
+        urgent_p90=finite(percentile(_minutes(t for t in tallies if t.urgent), 0.9)),
         p90_of_runs=(finite(min(p90s)), finite(max(p90s))),
         offers_per_case=sum(tally.offers for tally in tallies) / len(tallies),
         sms_per_case=sum(tally.sms for tally in tallies) / len(tallies),
@@ -750,8 +760,11 @@ def _minutes(tallies: Iterable[Tally]) -> list[float]:
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """The smallest value that at least this share of the values does not exceed (nearest rank)."""
-    ordered = sorted(values)
+    """The smallest value that at least this share of the values does not exceed (nearest rank).
+
+    Of nothing it is infinite.
+    """
+    ordered = sorted(values) or [math.inf]
     return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
 
 

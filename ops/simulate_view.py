@@ -18,6 +18,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#7a5195", "#8
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "4 2", "12 4", "1 4", "6 2 1 2")
 # Nearer to each other than this is no difference: one part in fifty.
 SAME = 0.02
+NOT_SET = "-"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Comparison:
         """The settings in which the policies differ: by key, one value per policy."""
         keys = dict.fromkeys(key for settings in self.settings.values() for key in settings)
         found = {
-            key: [settings.get(key, "–") for settings in self.settings.values()] for key in keys
+            key: [settings.get(key, NOT_SET) for settings in self.settings.values()] for key in keys
         }
         return {key: values for key, values in found.items() if len(set(values)) > 1}
 
@@ -86,6 +87,7 @@ ROWS = (
     Row("accepted", lambda m: m.accepted, share=True, more_is_better=True),
     Row("minutes_p50", lambda m: m.minutes_p50, unit="min", decimals=0),
     Row("minutes_p90", lambda m: m.minutes_p90, unit="min", decimals=0),
+    Row("urgent_p90", lambda m: m.urgent_p90, unit="min", decimals=0),
     Row("escalated", lambda m: m.escalated, share=True),
     Row("offers", lambda m: m.offers_per_case),
     Row("sms", lambda m: m.sms_per_case),
@@ -99,8 +101,8 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     "en": {
         "lang": "en",
         "title": "What if the policy were another one?",
-        "lead": "{cases} cases in {district}, played again under {policies} with the rules that are"
-        " in force, {volunteers} volunteers and the same luck for each.",
+        "lead": "{cases} cases, played again under {policies} with the rules that are in force,"
+        " {volunteers} volunteers and the same luck for each.",
         "one": "one policy",
         "many": "{count} policies",
         "fastest": "Nine of ten cases have a volunteer soonest with “{name}”: within {minutes}.",
@@ -124,12 +126,12 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "best": "best",
         "best_note": "“best” marks the best value; what lies within 2 % of it counts as equal.",
         "runs": "single runs {low} to {high}",
-        "how": "How it was reckoned",
+        "how": "How it was calculated",
         "how_text": "Every offer is answered with a probability of {rate}, after {median} in the"
-        " median; 70 % of the answers are a yes. Whoever accepts rides at 30 km/h and sets out after"
-        " 10 minutes; 3 % meet an obstacle, 3 % hand the case back. A case that nobody has accepted"
-        " after 24 hours is settled by the coordinator and counts as not accepted; times are over"
-        " all cases. An SMS is an offer, a sentence back, a “need not come” or a word to a"
+        " median; 70 % of the answers are a yes. Whoever accepts sets out after 10 minutes and"
+        " rides at 30 km/h; 3 % meet an obstacle, 3 % hand the case back. A case that nobody has"
+        " accepted after 24 hours is settled by the coordinator and counts as not accepted; times"
+        " are over all cases. An SMS is an offer, a sentence back, a “need not come” or a word to a"
         " coordinator. These people are a model: compare the policies with each other, and do not"
         " take a figure for a promise.",
         "seeds": "Seed",
@@ -139,6 +141,7 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "accepted": "Cases that a volunteer accepted",
         "minutes_p50": "Report to acceptance, half of the cases within",
         "minutes_p90": "Report to acceptance, nine of ten within",
+        "urgent_p90": "Urgent cases: nine of ten within",
         "escalated": "Cases of which a coordinator was told",
         "offers": "Volunteers asked per case",
         "sms": "SMS per case",
@@ -149,8 +152,9 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
     },
     "id": {
         "lang": "id",
+        "min": "menit",
         "title": "Bagaimana jika kebijakannya lain?",
-        "lead": "{cases} kasus di {district}, diputar ulang dengan {policies} menurut aturan yang"
+        "lead": "{cases} kasus, diputar ulang dengan {policies} menurut aturan yang"
         " berlaku, dengan {volunteers} relawan dan keberuntungan yang sama bagi semuanya.",
         "one": "satu kebijakan",
         "many": "{count} kebijakan",
@@ -159,8 +163,8 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "others": "Dengan yang lain: {list}.",
         "never": "tidak tercapai",
         "never_nine": "Tidak ada kebijakan yang memberi relawan bagi sembilan dari sepuluh kasus.",
-        "cost": "“{name}” memerlukan {sms} SMS per kasus, meminta {offers} relawan, dan koordinator"
-        " dikabari tentang {escalated} kasus.",
+        "cost": "“{name}” memerlukan {sms} SMS per kasus, rata-rata meminta {offers} relawan, dan"
+        " koordinator dikabari tentang {escalated} kasus.",
         "curve": "Seberapa cepat relawan menyanggupi",
         "curve_help": "Bagian dari semua kasus yang sudah disanggupi, menurut menit sejak laporan."
         " Makin tinggi dan makin ke kiri makin baik.",
@@ -177,8 +181,8 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "best_note": "“terbaik” menandai nilai terbaik; selisih sampai 2 % dianggap sama.",
         "runs": "tiap putaran {low} sampai {high}",
         "how": "Cara menghitung",
-        "how_text": "Setiap tawaran dijawab dengan peluang {rate}, dengan median {median}; 70 % dari"
-        " jawaban adalah ya. Yang menyanggupi berangkat setelah 10 menit dengan 30 km/jam; 3 %"
+        "how_text": "Setiap tawaran dijawab dengan peluang {rate}, dengan median {median}; 70 %"
+        " dari jawaban adalah ya. Yang menyanggupi berangkat setelah 10 menit dengan 30 km/jam; 3 %"
         " menemui kendala, 3 % menyerahkan kembali kasusnya. Kasus yang setelah 24 jam belum"
         " disanggupi diselesaikan koordinator dan dihitung tidak disanggupi; waktu dihitung atas"
         " semua kasus. Satu SMS adalah satu tawaran, satu balasan, satu “tidak perlu datang”, atau"
@@ -191,6 +195,7 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "accepted": "Kasus yang disanggupi relawan",
         "minutes_p50": "Laporan sampai disanggupi, separuh kasus dalam",
         "minutes_p90": "Laporan sampai disanggupi, sembilan dari sepuluh dalam",
+        "urgent_p90": "Kasus mendesak: sembilan dari sepuluh dalam",
         "escalated": "Kasus yang dikabarkan kepada koordinator",
         "offers": "Relawan yang diminta per kasus",
         "sms": "SMS per kasus",
@@ -215,7 +220,8 @@ def shown(row: Row, value: float | None, language: str) -> str:
         return TEXTS[language]["never"]
     if row.share:
         return f"{number(100 * value, row.decimals, language)} %"
-    return f"{number(value, row.decimals, language)} {row.unit}".strip()
+    unit = TEXTS[language].get(row.unit, row.unit)
+    return f"{number(value, row.decimals, language)} {unit}".strip()
 
 
 def best_of(row: Row, found: Sequence[Measures]) -> set[int]:
@@ -253,15 +259,17 @@ def show(comparison: Comparison, console: Console) -> None:
             TEXTS["en"][row.key],
             *(f"[bold green]{cell}[/]" if n in best else cell for n, cell in enumerate(cells)),
         )
-    table.add_row("Reckoned in", *(f"{measures.seconds:.1f} s" for measures in found), style="dim")
+    table.add_row(
+        "Calculated in", *(f"{measures.seconds:.1f} s" for measures in found), style="dim"
+    )
     for key, values in comparison.differences.items():
         table.add_row(key, *values, style="dim")
     console.print(table)
     for sentence in comparison.refused[:5]:
         console.print(sentence, style="yellow", highlight=False, markup=False)
-    if more := len(comparison.refused) - 5:
-        if more > 0:
-            console.print(f"… and {more} more reports without a usable place.", style="yellow")
+    more = len(comparison.refused) - 5
+    if more > 0:
+        console.print(f"… and {more} more reports without a usable place.", style="yellow")
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -287,7 +295,7 @@ class Chart:
 
 
 WIDTH, HEIGHT = 480, 270
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 44
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 48
 
 
 def page(comparison: Comparison, *, language: str) -> str:
@@ -314,7 +322,7 @@ def page(comparison: Comparison, *, language: str) -> str:
              "bottom": HEIGHT - BOTTOM},
         how=texts["how_text"].format(
             rate=f"{100 * comparison.answer_rate:.0f} %",
-            median=f"{simulate.ANSWER_MEDIAN.total_seconds() / 60:.0f} min",
+            median=f"{simulate.ANSWER_MEDIAN.total_seconds() / 60:.0f} {texts.get('min', 'min')}",
         ),
     )  # fmt: skip
 
@@ -324,7 +332,6 @@ def _lead(comparison: Comparison, language: str) -> str:
     return texts["lead"].format(
         cases=number(comparison.cases, 0, language),
         volunteers=number(comparison.volunteers, 0, language),
-        district=comparison.district,
         policies=texts["one"] if count == 1 else texts["many"].format(count=count),
     )
 

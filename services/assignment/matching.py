@@ -106,8 +106,8 @@ _READY_NOW = "(v.ready_changes_at IS NULL OR v.ready_changes_at > now())"
 # Hard filters are part of the query, and so is a box around the radius: where few suit, the index
 # is walked no farther. The radius itself is cut afterwards, as the order is by distance.
 # `available >= true` instead of `available`: PostgreSQL 15 finds only this in the index.
-# Beside them, of the very nearest, those who cannot be asked, and why: the reasons of an offer. They
-# come with the first row of each case and district, as reading them costs more than finding them.
+# Beside them, of the very nearest, those who cannot be asked, and why: the reasons of an offer,
+# with the first row of each case and district only, as reading them costs more than finding them.
 _CANDIDATES = sql(f"""
     SELECT need.case_id, near.*,
            CASE WHEN near.place > 1 THEN '[]' ELSE passed_over.by END AS by

@@ -9,8 +9,10 @@ from uuid import uuid4
 
 import pytest
 
+from ops.demo import Show
 from ops.synthetic import read_reports
 from tests import servers
+from tests.playing import nothing_is_lost, play
 
 PROJECT = Path(__file__).parents[2]
 # Real reports of any city, to be named by whoever has some.
@@ -37,7 +39,7 @@ async def demo(file: Path) -> dict[str, object]:
     return printed
 
 
-def nothing_is_lost(found: dict[str, object], reports: int) -> None:
+def all_became_messages(found: dict[str, object], reports: int) -> None:
     assert found["reports"] == found["cases"] == reports
     assert (found["lost"], found["dead_letters"], found["escalated"]) == (0, 0, 0)
     assert int(str(found["offers"])) + int(str(found["waiting"])) == reports
@@ -48,7 +50,7 @@ async def test_any_file_of_reports_can_be_played(tmp_path: Path) -> None:
     file = tmp_path / "reports.csv"
     file.write_text(REPORTS, encoding="utf-8")
     found = await demo(file)
-    nothing_is_lost(found, 3)
+    all_became_messages(found, 3)
     assert found["broker"] in ("embedded", "given")
     latency = found["report_to_message_ms"]
     assert isinstance(latency, dict)
@@ -58,7 +60,7 @@ async def test_any_file_of_reports_can_be_played(tmp_path: Path) -> None:
 @pytest.mark.skipif(not TRIAL_REPORTS, reason="JANGKAU_TRIAL_REPORTS names no file of reports")
 async def test_real_reports_of_another_city_all_become_messages() -> None:
     file = Path(TRIAL_REPORTS)
-    nothing_is_lost(await demo(file), len(read_reports(file)))
+    all_became_messages(await demo(file), len(read_reports(file)))
 
 
 async def test_a_broken_file_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -72,3 +74,12 @@ async def test_a_broken_file_is_refused_with_its_line(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert out == b""
     assert "line 5" in err.decode()
+
+
+async def test_every_case_ends_when_volunteers_answer_are_silent_or_hand_back() -> None:
+    result = await play(Show(answers="mixed", answer_s=1.5, limit=20))
+    nothing_is_lost(result)
+    assert sum(result.states.values()) == 20
+    assert result.accepted + result.escalated >= 20
+    assert min(result.declined, result.expired, result.reoffers, result.answers) > 0
+    assert result.late_next_offer_ms.p99 is not None
