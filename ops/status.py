@@ -55,7 +55,10 @@ class SystemStatus:
     services: list[ServiceStatus]
     queues: list[QueueStatus]
     cases: dict[str, int] | None
+    # Of those for whom nobody is asked now: waiting, or with the coordinator.
     oldest_waiting_seconds: float | None
+    # Their moment has passed and nothing has been done about it: the sweep is behind, or fails.
+    overdue_cases: int | None
     messages: dict[str, int] | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,11 +72,11 @@ async def status(settings: Settings) -> SystemStatus:
         asyncio.gather(*(_service(settings, name) for name in SERVICES)),
         asyncio.gather(*(_queue(settings, group, topic) for group, topic in QUEUES)),
     )
-    cases, oldest = await _cases(settings)
+    cases, oldest, overdue = await _cases(settings)
     messages = await _messages(settings)
     ok = all(s.up and not s.problems and not s.dead_letters for s in services)
-    ok = ok and all(queue.problem is None for queue in queues)
-    return SystemStatus(ok, list(services), list(queues), cases, oldest, messages)
+    ok = ok and all(queue.problem is None for queue in queues) and not overdue
+    return SystemStatus(ok, list(services), list(queues), cases, oldest, overdue, messages)
 
 
 async def _ask(settings: Settings, service: str, query: str) -> list[Any] | None:
@@ -125,18 +128,21 @@ async def _queue(settings: Settings, group: str, topic: Topic) -> QueueStatus:
     return found
 
 
-async def _cases(settings: Settings) -> tuple[dict[str, int] | None, float | None]:
+async def _cases(
+    settings: Settings,
+) -> tuple[dict[str, int] | None, float | None, int | None]:
     rows = await _ask(
         settings,
         "assignment",
         """SELECT state, count(*) AS n,
-                  round(extract(epoch FROM now() - min(reported_at)), 1)::float AS oldest
+                  round(extract(epoch FROM now() - min(reported_at)), 1)::float AS oldest,
+                  count(*) FILTER (WHERE next_action_at < now() - interval '30 s') AS overdue
            FROM cases GROUP BY state ORDER BY state""",
     )
     if rows is None:
-        return None, None
-    oldest = next((row.oldest for row in rows if row.state == "waiting"), None)
-    return {row.state: row.n for row in rows}, oldest
+        return None, None, None
+    oldest = max((r.oldest for r in rows if r.state in ("waiting", "escalated")), default=None)
+    return {row.state: row.n for row in rows}, oldest, sum(row.overdue for row in rows)
 
 
 async def _messages(settings: Settings) -> dict[str, int] | None:

@@ -53,6 +53,12 @@ def show(status: SystemStatus, console: Console) -> None:
             f"          the oldest has waited {duration(status.oldest_waiting_seconds)}",
             highlight=False,
         )
+    if status.overdue_cases:
+        console.print(
+            f"[red]          {status.overdue_cases} should have been looked at by now: see the log "
+            "of assignment[/]",
+            highlight=False,
+        )
     console.print(f"[bold]Messages[/]  {messages}", highlight=False)
     problems = [f"{s.name}: {problem}" for s in status.services for problem in s.problems]
     problems += [f"{q.topic}: {q.problem}" for q in status.queues if q.problem]

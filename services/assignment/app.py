@@ -16,6 +16,10 @@ OLDEST_WAITING = Gauge(
     "jangkau_oldest_waiting_seconds",
     "How long the oldest case has waited for a volunteer. A rise: too few volunteers on duty.",
 )
+OVERDUE = Gauge(
+    "jangkau_overdue_cases",
+    "Cases whose moment passed 30 s ago and more. Any: the sweep is behind, or fails on them.",
+)
 
 
 def compose(settings: AssignmentSettings | None = None) -> Service:
@@ -54,11 +58,14 @@ async def measure_cases(session: AsyncSession) -> None:
         session,
         sql("""
             SELECT state, count(*) AS cases,
-                   extract(epoch FROM now() - min(reported_at))::float AS oldest
+                   extract(epoch FROM now() - min(reported_at))::float AS oldest,
+                   count(*) FILTER (WHERE next_action_at < now() - interval '30 s') AS overdue
             FROM cases GROUP BY state
         """),
     )
     counts = {row.state: row for row in rows}
     for state in STATES:
         CASES.labels(state).set(counts[state].cases if state in counts else 0)
-    OLDEST_WAITING.set(counts["waiting"].oldest if "waiting" in counts else 0)
+    unserved = [row.oldest for row in rows if row.state in ("waiting", "escalated")]
+    OLDEST_WAITING.set(max(unserved, default=0))
+    OVERDUE.set(sum(row.overdue for row in rows))
