@@ -230,10 +230,11 @@ def _print_addresses(stack: "Stack") -> None:
     lines = [
         f"Reports in         {intake}/v1/reports",
         f"Volunteers         {assignment}/v1/volunteers",
-        f"Messages out       {stack.url('notification')}/sandbox",
+        f"Phones, answers    {stack.url('notification')}/sandbox",
         f"Public feed        {stack.environment['JANGKAU_KAFKA_BOOTSTRAP_SERVERS']}, public.cases",
         f"API documents      {intake}/openapi.json",
         "Where all stands   .venv/bin/jangkau status",
+        "Story of a case    .venv/bin/jangkau case CODE",
         f"Kept in            {stack.data_dir}",
     ]
     out.print(Panel("\n".join(lines), title="Jangkau is up", title_align="left", expand=False))

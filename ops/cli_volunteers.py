@@ -178,7 +178,10 @@ def _show(found: "list[Volunteer]", districts: "Mapping[str, District]") -> None
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("name", "role", "village", "contact", "cases", "now", "last reached")
+    table = Table("name", "role", "village")
+    table.add_column("contact", overflow="fold", min_width=16)  # a number cut short is none
+    for name in ("cases", "now", "last reached"):
+        table.add_column(name)
     for each in found:
         known = districts.get(each.district)
         zone = ZoneInfo(known.timezone if known else "UTC")

@@ -698,6 +698,7 @@ class Measures:
     """
 
     cases: int
+    urgent: int
     accepted: float
     minutes_p50: float | None
     minutes_p90: float | None
@@ -729,6 +730,7 @@ def measure(outcomes: Sequence[Outcome]) -> Measures:
     p90s = [percentile(_minutes(outcome.tallies), 0.9) for outcome in outcomes]
     return Measures(
         cases=len(tallies),
+        urgent=sum(tally.urgent for tally in tallies),
         accepted=sum(map(math.isfinite, minutes)) / len(tallies),
         minutes_p50=finite(percentile(minutes, 0.5)),
         minutes_p90=finite(percentile(minutes, 0.9)),

@@ -72,10 +72,12 @@ Value = Callable[[Measures], float | None]
 class Row:
     """One measure: how it is read off, its unit, and whether more of it is better.
 
-    A share is shown in per cent. ``decimals`` are those of the shown number.
+    ``name`` is short, for the console. A share is shown in per cent; ``decimals`` are those of the
+    shown number.
     """
 
     key: str
+    name: str
     value: Value
     unit: str = ""
     decimals: int = 1
@@ -84,18 +86,31 @@ class Row:
 
 
 ROWS = (
-    Row("accepted", lambda m: m.accepted, share=True, more_is_better=True),
-    Row("minutes_p50", lambda m: m.minutes_p50, unit="min", decimals=0),
-    Row("minutes_p90", lambda m: m.minutes_p90, unit="min", decimals=0),
-    Row("urgent_p90", lambda m: m.urgent_p90, unit="min", decimals=0),
-    Row("escalated", lambda m: m.escalated, share=True),
-    Row("offers", lambda m: m.offers_per_case),
-    Row("sms", lambda m: m.sms_per_case),
-    Row("distance_mean", lambda m: m.distance_mean_km, unit="km"),
-    Row("distance_p90", lambda m: m.distance_p90_km, unit="km"),
-    Row("gini", lambda m: m.gini, decimals=2),
-    Row("busiest", lambda m: m.busiest_tenth, share=True),
+    Row(
+        "accepted", "accepted by a volunteer", lambda m: m.accepted, share=True, more_is_better=True
+    ),
+    Row(
+        "minutes_p50", "report to acceptance, p50", lambda m: m.minutes_p50, unit="min", decimals=0
+    ),
+    Row(
+        "minutes_p90", "report to acceptance, p90", lambda m: m.minutes_p90, unit="min", decimals=0
+    ),
+    Row("urgent_p90", "urgent only, p90", lambda m: m.urgent_p90, unit="min", decimals=0),
+    Row("escalated", "coordinator told", lambda m: m.escalated, share=True),
+    Row("offers", "offers per case", lambda m: m.offers_per_case),
+    Row("sms", "SMS per case", lambda m: m.sms_per_case),
+    Row("distance_mean", "distance, mean", lambda m: m.distance_mean_km, unit="km"),
+    Row("distance_p90", "distance, p90", lambda m: m.distance_p90_km, unit="km"),
+    Row("gini", "load on volunteers, Gini", lambda m: m.gini, decimals=2),
+    Row("busiest", "busiest tenth carries", lambda m: m.busiest_tenth, share=True),
 )
+
+
+def rows_of(comparison: Comparison) -> list[Row]:
+    """The measures that mean something here: without urgent cases none is said about them."""
+    urgent = any(measures.urgent for measures in comparison.measures.values())
+    return [row for row in ROWS if urgent or row.key != "urgent_p90"]
+
 
 TEXTS: Mapping[str, Mapping[str, str]] = {
     "en": {
@@ -243,24 +258,24 @@ def best_of(row: Row, found: Sequence[Measures]) -> set[int]:
 def show(comparison: Comparison, console: Console) -> None:
     """Draw the policies side by side; the best of each row is bold."""
     found = list(comparison.measures.values())
-    runs = f"{len(comparison.seeds)} runs, " if len(comparison.seeds) > 1 else ""
+    runs = f"{len(comparison.seeds)} seeds, " if len(comparison.seeds) > 1 else ""
     table = Table(
         title=f"{comparison.district}: {comparison.cases:,} cases, "
         f"{comparison.volunteers:,} volunteers, {runs}{comparison.answer_rate:.0%} answer",
         title_justify="left",
     )
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for name in comparison.measures:
         table.add_column(name, justify="right", overflow="fold")
-    for row in ROWS:
+    for row in rows_of(comparison):
         best = best_of(row, found)
         cells = [shown(row, row.value(measures), "en") for measures in found]
         table.add_row(
-            TEXTS["en"][row.key],
+            row.name,
             *(f"[bold green]{cell}[/]" if n in best else cell for n, cell in enumerate(cells)),
         )
     table.add_row(
-        "Calculated in", *(f"{measures.seconds:.1f} s" for measures in found), style="dim"
+        "calculated in", *(f"{measures.seconds:.1f} s" for measures in found), style="dim"
     )
     for key, values in comparison.differences.items():
         table.add_row(key, *values, style="dim")
@@ -315,7 +330,7 @@ def page(comparison: Comparison, *, language: str) -> str:
         dashes=DASHES,
         lead=_lead(comparison, language),
         summary=_summary(comparison, language),
-        blocks=[_block(row, comparison, language) for row in ROWS],
+        blocks=[_block(row, comparison, language) for row in rows_of(comparison)],
         curve=_chart(comparison, lambda m: m.curve, to_x=180, language=language),
         load=_chart(comparison, lambda m: m.load, to_x=1, language=language),
         box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP,
