@@ -28,7 +28,7 @@ up: $(READY)  ## run everything on this machine until Ctrl-C
 	$(BIN)/jangkau up
 
 test: $(READY)  ## all tests, on the embedded servers
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: $(READY)  ## lint, types, import rules, generated documents
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Matching in one district with 1,000,000 volunteers: latency, claims, and compared with what.
 
-    python -m bench.matching [--volunteers 1000000] [--server debian|embedded] [--json]
+    python -m bench.matching [--volunteers 1000000] [--server debian|embedded] [--shuffled] [--json]
 
 The volunteers of the one district live around 514 towns all over Indonesia, crowded in a few of
 them; the cases come from the same places. So many in one district is the hard case, as every look
@@ -82,29 +82,30 @@ class Country:
 
 
 # The same distribution as `Country.home`, on the server: seconds instead of a minute. One in ten is
-# off duty, one in twenty rests, one in ten helps with some categories only. Town after town, as the
-# volunteers' files come; in no order at all, the index becomes a worse one.
+# off duty, one in twenty rests, one in ten helps with some categories only. They come by squares of
+# 11 km, as the files of the agencies go by subdistrict: how good the index gets depends on that.
 _LOAD = sql("""
     INSERT INTO volunteers (id, district, name, role, phone, latitude, longitude, categories,
                             trainings, capacity, on_duty, ready)
     SELECT gen_random_uuid(), CAST(:district AS text), 'Volunteer ' || n,
-           CASE WHEN a < 0.90 THEN 'psm' WHEN a < 0.91 THEN 'tksk' WHEN a < 0.95 THEN 'pensosmas'
+           CASE WHEN d < 0.90 THEN 'psm' WHEN d < 0.91 THEN 'tksk' WHEN d < 0.95 THEN 'pensosmas'
                 ELSE 'pkh' END,
-           '+62' || (8000000000 + n),
-           latitude + spread * sqrt(-2 * ln(1 - b)) * cos(2 * pi() * c),
-           longitude + spread * sqrt(-2 * ln(1 - b)) * sin(2 * pi() * c),
-           CASE WHEN d < 0.9 THEN '{}'::text[] ELSE '{homeless,beggar}' END,
+           '+62' || (8000000000 + n), north, east,
+           CASE WHEN e < 0.9 THEN '{}'::text[] ELSE '{homeless,beggar}' END,
            CASE WHEN n % 10000 = 0 THEN ARRAY[CAST(:rare AS text)]
-                WHEN e < 0.02 THEN '{mental_health}' ELSE '{}' END,
-           2, f >= 0.1, g >= 0.05
-    FROM (SELECT person AS n, floor(cardinality(CAST(:latitudes AS float8[])) * power(random(), 2))
-                 AS town, CASE WHEN random() < 0.8 THEN 0.05 ELSE 0.3 END AS spread,
-                 random() AS a, random() AS b, random() AS c, random() AS d, random() AS e,
-                 random() AS f, random() AS g
-          FROM generate_series(1, CAST(:volunteers AS int)) AS person) AS people
-    JOIN unnest(CAST(:latitudes AS float8[]), CAST(:longitudes AS float8[]))
-         WITH ORDINALITY AS t (latitude, longitude, place) ON place = town + 1
-    ORDER BY CASE WHEN CAST(:shuffled AS bool) THEN e ELSE place END
+                WHEN f < 0.02 THEN '{mental_health}' ELSE '{}' END,
+           2, g >= 0.1, h >= 0.05
+    FROM (SELECT *, latitude + spread * sqrt(-2 * ln(1 - b)) * cos(2 * pi() * c) AS north,
+                 longitude + spread * sqrt(-2 * ln(1 - b)) * sin(2 * pi() * c) AS east
+          FROM (SELECT person AS n, 1 + floor(CAST(:towns AS int) * power(random(), 2)) AS town,
+                       CASE WHEN random() < 0.8 THEN 0.05 ELSE 0.3 END AS spread,
+                       random() AS b, random() AS c, random() AS d, random() AS e, random() AS f,
+                       random() AS g, random() AS h
+                FROM generate_series(1, CAST(:volunteers AS int)) AS person) AS people
+          JOIN unnest(CAST(:latitudes AS float8[]), CAST(:longitudes AS float8[]))
+               WITH ORDINALITY AS t (latitude, longitude, place) ON place = town) AS placed
+    ORDER BY CASE WHEN NOT CAST(:shuffled AS bool) THEN round(north * 10) END,
+             CASE WHEN NOT CAST(:shuffled AS bool) THEN round(east * 10) END, c
 """)
 
 
@@ -130,6 +131,7 @@ async def loaded(
             "district": DISTRICT,
             "rare": RARE,
             "shuffled": shuffled,
+            "towns": TOWNS,
             "volunteers": volunteers,
             "latitudes": [town[0] for town in country.towns],
             "longitudes": [town[1] for town in country.towns],
@@ -657,18 +659,22 @@ async def server(kind: str | None) -> AsyncIterator[tuple[str, bool]]:
             yield url, False
 
 
-async def measured(volunteers: int, kind: str | None) -> dict[str, Any]:
+async def measured(volunteers: int, kind: str | None, *, shuffled: bool) -> dict[str, Any]:
     """All figures of one run."""
     rng = random.Random(1)
     country = Country.made(rng)
     district = load_districts([ROOT / "districts"], villages=False)[DISTRICT]
-    figures: dict[str, Any] = {"volunteers": volunteers, "load": os.getloadavg()[0]}
+    figures: dict[str, Any] = {
+        "volunteers": volunteers,
+        "shuffled": shuffled,
+        "load": os.getloadavg()[0],
+    }
     async with server(kind) as (url, peer):
         note("loading, and simulating meanwhile")
         began = time.monotonic()
         simulation = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(surge())))
-        database = await loaded(url, volunteers, country)
-        smaller = await loaded(url, volunteers // 10, country)
+        database = await loaded(url, volunteers, country, shuffled=shuffled)
+        smaller = await loaded(url, volunteers // 10, country, shuffled=shuffled)
         if peer:
             await postgis.copy_volunteers(database)
         figures["loaded_after_s"] = round(time.monotonic() - began)
@@ -783,9 +789,14 @@ def main() -> None:
     parser.add_argument(
         "--server", choices=["debian", "embedded"], help="default: Debian's if it has PostGIS"
     )
+    parser.add_argument(
+        "--shuffled", action="store_true", help="volunteers in no order: a worse index"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    figures = asyncio.run(measured(arguments.volunteers, arguments.server))
+    figures = asyncio.run(
+        measured(arguments.volunteers, arguments.server, shuffled=arguments.shuffled)
+    )
     print(json.dumps(figures, indent=2) if arguments.json else in_words(figures))
 
 

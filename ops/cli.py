@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops import cli_cases, cli_demo, cli_volunteers
+from ops import cli_cases, cli_demo, cli_simulate, cli_volunteers
 from ops.terminal import STOPPED, fail, out, run
 from shared.settings import SERVICES
 
@@ -33,6 +33,7 @@ letters_app = typer.Typer(
 app.add_typer(cli_volunteers.app, name="volunteers")
 app.add_typer(letters_app, name="dead-letters")
 app.command()(cli_demo.demo)
+app.command()(cli_simulate.simulate)
 app.command()(cli_cases.case)
 app.command()(cli_cases.cases)
 

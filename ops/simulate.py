@@ -502,12 +502,8 @@ class Run:
     async def _report(self, reports: Sequence[Report], moment: datetime) -> None:
         cases = [self._case(report, moment) for report in reports]
         turn = self._turn(moment, cases)
-        # As offers.open_cases does between its statements.
         for case in cases:
-            policy = turn.district(case).policy
-            case.parallel = policy.parallel[case.urgency]
-            case.escalate_at = moment + policy.escalate_after[case.urgency]
-            turn.seeking.add(case.id)
+            offers.begin(turn, case)
             self._observe(case, moment)
         await self._finish(turn)
 

@@ -69,14 +69,19 @@ async def open_cases(
         return
     turn = Turn(cases[0].changed_at, districts, {case.id: case for case in cases})
     for case in cases:
-        policy = turn.district(case).policy
-        case.parallel = policy.parallel[case.urgency]
-        case.escalate_at = turn.moment + policy.escalate_after[case.urgency]
-        turn.events.append(public(PublicCaseOpened, case))
-        turn.log(case, "reported")
-        turn.seeking.add(case.id)
+        begin(turn, case)
     await seek(session, turn)
     await turn.write(session)
+
+
+def begin(turn: Turn, case: Case) -> None:
+    """What a new case gets from its district's policy; its search begins."""
+    policy = turn.district(case).policy
+    case.parallel = policy.parallel[case.urgency]
+    case.escalate_at = turn.moment + policy.escalate_after[case.urgency]
+    turn.events.append(public(PublicCaseOpened, case))
+    turn.log(case, "reported")
+    turn.seeking.add(case.id)
 
 
 _INSERT_CASES = sql("""

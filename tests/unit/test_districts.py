@@ -89,7 +89,7 @@ def test_the_policy_of_bangka_tengah(bangka_tengah: District) -> None:
     assert policy.respond_within("urgent", time(12)) == timedelta(minutes=5)
     assert policy.respond_within("normal", time(23)) == timedelta(minutes=20)
     assert policy.respond_within("urgent", time(4)) == timedelta(minutes=7)
-    assert policy.parallel == {"normal": 2, "urgent": 3}
+    assert policy.parallel == {"normal": 3, "urgent": 4}
     assert policy.steps_m == (5_000, 15_000, 40_000)
     assert policy.radius_m == 40_000
     assert policy.first_roles == ("psm", "tksk")
