@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo up test check bench docs requirements clean
+.PHONY: setup demo up test check bench bench-matching docs requirements clean
 
 setup: $(READY)
 
@@ -39,6 +39,9 @@ check: $(READY)  ## lint, types, import rules, generated documents
 
 bench: $(READY)  ## figures of this machine, printed as they are measured
 	$(BIN)/python -m bench.pipeline
+
+bench-matching: $(READY)  ## a district with 1,000,000 volunteers, against PostGIS where it is installed
+	$(BIN)/python -m bench.matching
 
 docs: $(READY)  ## write the generated documents anew
 	$(BIN)/python -m ops.documents

@@ -9,20 +9,21 @@ from pathlib import Path
 from unittest.mock import patch
 
 from ops import embedded_postgres
+from services.assignment import matching
 from shared.database import Database, Statement, execute, sql
 
 DEBIANS = Path("/usr/lib/postgresql")
 EXTENSION = "/usr/share/postgresql/{version}/extension/postgis.control"
 
 _POINT = "ST_SetSRID(ST_MakePoint(longitude, latitude), 4326)::geography"
-# Word for word the statement of the matching, in the words of PostGIS. `<->` of its geography is on
-# the sphere; the distance is so, too, which costs it less than the spheroid.
+# Word for word the statement of the matching, in the words of PostGIS: the fastest that were found.
+# Its `<->` is on the sphere, and so is the distance, which costs it less than the spheroid.
 _WORDS = {
     "FROM volunteers v": "FROM peer v",
-    "ll_to_earth(latitude, longitude) AS place": f"{_POINT} AS place",
-    "earth_box(ll_to_earth(latitude, longitude), radius_m) AS reach, ": "",
-    "v.home <@ need.reach": "ST_DWithin(v.home, need.place, need.radius_m, false)",
-    "earth_distance(v.home, need.place)": "ST_Distance(v.home, need.place, false)",
+    matching._PLACE + " AS place": f"{_POINT} AS place",
+    matching._BOX: f"_ST_Expand({_POINT}, radius_m)",
+    "v.home <@ need.reach": "v.home && need.reach",
+    matching._DISTANCE_M: "ST_Distance(v.home, need.place, false)",
 }
 _TABLE = (
     "CREATE EXTENSION postgis",

@@ -14,7 +14,6 @@ import httpx2
 
 READ_EVERY_S = 0.1
 READ_AT_ONCE = 500
-READ_BACK = 200
 # How many answers are under way at once.
 THUMBS = 16
 
@@ -60,17 +59,15 @@ class People:
     async def live(self) -> None:
         """Read and answer until cancelled."""
         thumbs = asyncio.Semaphore(THUMBS)
-        newest, seen = 0, set[int]()
+        after = 0
         async with httpx2.AsyncClient(base_url=self.url, timeout=10, verify=False) as http:
             try:
                 while True:
-                    # Numbers are given before they are committed: one may turn up behind others.
-                    messages = await self._messages(http, max(newest - READ_BACK, 0))
+                    messages = await self._messages(http, after)
                     for message in messages:
-                        if message["id"] not in seen and message["purpose"] == "offer":
+                        after = message["id"]
+                        if message["purpose"] == "offer":
                             self._act(http, thumbs, message)
-                        seen.add(message["id"])
-                        newest = max(newest, message["id"])
                     if len(messages) < READ_AT_ONCE:
                         await asyncio.sleep(READ_EVERY_S)
             finally:

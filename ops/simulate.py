@@ -1,6 +1,6 @@
 """What a policy would have done: past reports, the real rules, and a simulated clock and people.
 
-The rules are those of the services (:mod:`services.assignment.offers`, ``answers``, ``search``,
+The rules are those of the services (:mod:`services.assignment.loop`, ``answers``, ``search``,
 ``duty``); here are only the clock, the volunteers in memory and the people who answer. Their luck
 depends on the seed, the case and the volunteer alone, so that policies are compared on the same
 luck (common random numbers).
@@ -26,7 +26,7 @@ from uuid import UUID
 import numpy
 from numpy.typing import NDArray
 
-from services.assignment import answers, duty, matching, offers, search
+from services.assignment import answers, duty, loop, matching, search, transitions
 from services.assignment.models import Case
 from services.assignment.search import Candidate, Found, Need
 from services.assignment.turn import OPEN, UNSERVED, Asked, Freed, Turn
@@ -221,6 +221,8 @@ class Volunteers:
                 free=int(self.capacity[n] - self.open_cases[n]),
                 busy=int(self.open_cases[n]),
                 recent=len(self._asked_at[n]) - bisect_right(self._asked_at[n], since),
+                role=self._rows[n]["role"],
+                district=self._rows[n]["district"],
             )
             for distance_m, n in sorted(found)
         ]
@@ -503,7 +505,7 @@ class Run:
         cases = [self._case(report, moment) for report in reports]
         turn = self._turn(moment, cases)
         for case in cases:
-            offers.begin(turn, case)
+            loop.begin(turn, case)
             self._observe(case, moment)
         await self._finish(turn)
 
@@ -565,16 +567,16 @@ class Run:
         self._openings |= self.volunteers.refresh(moment)
         while self._openings or self._due:
             self._wake(moment)
-            due = sorted(self._due.values(), key=_first)[: offers.SWEEP_SIZE]
+            due = sorted(self._due.values(), key=_first)[: loop.SWEEP_SIZE]
             for case in due:
                 del self._due[case.id]
             turn = self._turn(moment, due)
             for case in due:
-                offers.come_due(turn, case)
+                loop.come_due(turn, case)
             await self._finish(turn)
 
     def _wake(self, moment: datetime) -> None:
-        """As offers.wake: where somebody has become available, cases that wait look again."""
+        """As loop.wake: where somebody has become available, cases that wait look again."""
         opened, self._openings = self._openings, set()
         if not opened:
             return
@@ -597,14 +599,14 @@ class Run:
         # Another search has another moment of escalation.
         if case.state in (*UNSERVED, "offered") and case.escalate_at == search:
             turn = self._turn(moment, [case])
-            answers.close(turn, case, "referred", who="coordinator")
+            transitions.close(turn, case, "referred", who="coordinator")
             await self._finish(turn)
 
     # --- the end of a turn
 
     async def _finish(self, turn: CountingTurn) -> None:
-        """As offers.seek and Turn.write, with the volunteers in memory."""
-        needs = offers.needs_of(turn)
+        """As loop.seek and Turn.write, with the volunteers in memory."""
+        needs = loop.needs_of(turn)
         self._openings |= turn.give_back(self.volunteers)
         if needs:
             await self._seek(turn, needs)
@@ -624,7 +626,7 @@ class Run:
         for match in matches.values():
             if not match.chosen:
                 match.somebody_later = self.volunteers.somebody_later(match.need)
-        for offer, _ in offers.settle(turn, matches):
+        for offer, _ in loop.settle(turn, matches):
             self._ask(turn, offer)
 
     def _ask(self, turn: CountingTurn, offer: Asked) -> None:

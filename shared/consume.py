@@ -35,6 +35,10 @@ log = structlog.get_logger("consume")
 
 LONGEST_PAUSE = timedelta(seconds=5)
 STOPPED_PAUSE = timedelta(seconds=5)
+# Kafka answers a poll at least once a second; after this long it is taken to be away.
+SILENT_AFTER = timedelta(seconds=5)
+# Behind for so long, a consumer has more to do than what came while it was away.
+CATCH_UP_WITHIN = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.lag = 0
         self.standing_by = False
         self.joined = False
+        self.caught_up = False
         self.unreadable: str | None = None
         self._handler = handler
         self._failures = 0
         self._last_progress = time.monotonic()
+        self._assigned_at = time.monotonic()
 
     async def handle_batch(self, received: list[Received]) -> None:
         """Handle what one poll brought. Raising keeps the offset where it was."""
@@ -215,6 +221,15 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Whether neither a handler has ended nor Kafka has answered for too long."""
         return self._idle_seconds() > self.stalled_after.total_seconds()
 
+    @property
+    def hears(self) -> bool:
+        """Whether what others have said by now has been heard: it is in its group, Kafka answers,
+        and it has caught up once since (or had time enough to)."""
+        if not self.joined or self._idle_seconds() > SILENT_AFTER.total_seconds():
+            return False
+        patience = time.monotonic() - self._assigned_at > CATCH_UP_WITHIN.total_seconds()
+        return self.caught_up or patience
+
     def started(self) -> None:
         """Say that the consumer has just joined its group."""
         self._last_progress = time.monotonic()
@@ -226,13 +241,15 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         if self.standing_by:
             self._last_progress = time.monotonic()
-        lag, answers = 0, []
+        lag, answers, known = 0, [], True
         for partition in client.assignment():
             highwater = client.highwater(partition)
             answers.append(client.last_poll_timestamp(partition) or 0)
+            known = known and highwater is not None
             if highwater is not None:
                 lag += max(highwater - await client.position(partition), 0)
         self.lag = lag
+        self.caught_up = self.caught_up or self.standing_by or (bool(answers) and known and not lag)
         CONSUMER_LAG.labels(self.name).set(lag)
         if answers:
             since_answer = time.time() - max(answers) / 1000
@@ -245,7 +262,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: set[Partition]) -> None:
         """A rebalance has ended. With more replicas than partitions some have none: standing by."""
         self.standing_by = not assigned
-        self.joined = True
+        self.joined, self.caught_up = True, False
+        self._assigned_at = time.monotonic()
         self._last_progress = time.monotonic()
         log.info("partitions.assigned", consumer=self.name, partitions=len(assigned))
 

@@ -266,6 +266,14 @@ def column(rows: Sequence[Row]) -> list[Any]:
     return [row[0] for row in rows]
 
 
+async def clock(session: AsyncSession) -> datetime:
+    """The database's clock at this moment, in UTC; :func:`now` is older by what the transaction has
+    waited for since."""
+    (row,) = await execute(session, sql("SELECT clock_timestamp()"))
+    moment: datetime = row[0]
+    return moment.astimezone(UTC)
+
+
 async def now(session: AsyncSession) -> datetime:
     """The database's clock, the only one that counts: the start of this transaction, in UTC."""
     (row,) = await execute(session, sql("SELECT now()"))

@@ -238,6 +238,7 @@ class EscalatedCase(Contract):
                 "nobody_accepted_in_time",
                 "obstacle",
                 "no_news_after_arrival",
+                "assigned_unreachable",
             ]
         }
     )
@@ -373,6 +374,7 @@ class PublicCase(Contract):
                 "nobody_accepted_in_time",
                 "obstacle",
                 "no_news_after_arrival",
+                "assigned_unreachable",
             ]
         },
     )

@@ -74,8 +74,8 @@ class Service:
         self.loop("purge", self._purge, limit=PURGE_EVERY * 2)
         self._instance = instance
 
-    def consume(self, topic: Topic, handler: Handler) -> None:
-        """Let ``handler`` handle the events of ``topic``, each once."""
+    def consume(self, topic: Topic, handler: Handler) -> Consumer:
+        """Let ``handler`` handle the events of ``topic``, each once; returns who reads them."""
         consumer = Consumer(
             topics.group_of(self.name, topic),
             topic,
@@ -86,6 +86,7 @@ class Service:
         )
         self.consumers.append(consumer)
         self.health.checks.append(lambda: consumer.problem)
+        return consumer
 
     def loop(self, name: str, work: Work, *, limit: timedelta | None = None) -> None:
         """Let ``work`` run for as long as the process; it beats its loop at every turn."""

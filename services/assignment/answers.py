@@ -6,14 +6,15 @@ is answered with a polite sentence.
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import structlog
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.assignment import offers
+from services.assignment import loop, transitions
 from services.assignment.models import Case
-from services.assignment.turn import HELD, OPEN, Asked, Turn
+from services.assignment.turn import HELD, OPEN, UNREACHABLE_PAUSE, Asked, Turn
 from shared.database import execute, sql
 from shared.districts import District
 from shared.events import (
@@ -22,12 +23,12 @@ from shared.events import (
     JudgedAnswer,
     OfferAnswered,
     OfferUnreachable,
-    PublicCaseAccepted,
-    PublicCaseArrived,
-    PublicCaseClosed,
 )
 
 log = structlog.get_logger("answers")
+
+# Notification's word for an offer that it could not try before its deadline.
+NOT_SENT_IN_TIME = "not_sent_in_time"
 
 Heard = OfferAnswered | OfferUnreachable
 
@@ -37,6 +38,11 @@ async def take_answers(
 ) -> None:
     """Handle answers in the order in which they came; each gets a sentence back."""
     turn = await Turn.take(session, {event.subject for event in heard}, districts=districts)
+    for case in turn.cases.values():
+        if case.district not in districts:
+            raise loop.UnknownDistrict(
+                f"District {case.district} has no folder here; put it back, then replay."
+            )
     answered: list[dict[str, Any]] = []
     for event in heard:
         if isinstance(event, OfferUnreachable):
@@ -47,7 +53,7 @@ async def take_answers(
             _judged(turn, event, verdict)
     if answered:
         await execute(session, _RECORD, {"answers": json.dumps(answered)})
-    await offers.seek(session, turn)
+    await loop.seek(session, turn)
     await turn.write(session)
 
 
@@ -79,9 +85,9 @@ _SAID_BEFORE = {("decline", "declined"), ("hand_back", "handed_back"), ("done", 
 def _to_an_open_offer(turn: Turn, case: Case, offer: Asked, answer: GivenAnswer) -> str:
     match answer.answer:
         case "accept" | "arrived":
-            accept(turn, case, offer, words=answer.words)
+            transitions.accept(turn, case, offer, words=answer.words)
             if answer.answer == "arrived":  # whoever is there has accepted
-                arrive(turn, case, offer)
+                transitions.arrive(turn, case, offer)
         case "decline" | "hand_back":
             turn.end(offer, "declined", words=answer.words)
             turn.log(case, "declined", offer=offer.id, why=answer.words)
@@ -98,85 +104,50 @@ def _from_the_holder(turn: Turn, case: Case, offer: Asked, answer: GivenAnswer) 
         case "arrived" if offer.state == "arrived":
             return "already_recorded"
         case "arrived":
-            arrive(turn, case, offer, words=answer.words)
+            transitions.arrive(turn, case, offer, words=answer.words)
         case "done":
-            turn.end(offer, "done", rest=True, words=answer.words)
-            close(turn, case, answer.outcome or "resolved", offer=offer, why=answer.words)
+            turn.end(offer, "done", rest=turn.rest_after(offer), words=answer.words)
+            outcome = answer.outcome or "resolved"
+            transitions.close(turn, case, outcome, offer=offer, why=answer.words)
         case "obstacle":
+            if case.escalated_for == "obstacle" and answer.words in (None, offer.words):
+                return "already_recorded"  # nothing that the coordinator does not know
             turn.change(offer, offer.state, words=answer.words)
             turn.log(case, "obstacle", offer=offer.id, why=answer.words)
             turn.escalate(case, "obstacle", words=answer.words)
         case "decline" | "hand_back":
             turn.end(offer, "handed_back", words=answer.words)
             turn.log(case, "handed_back", offer=offer.id, why=answer.words)
-            offers.reopen(turn, case)
+            transitions.reopen(turn, case)
     return "recorded"
 
 
-def accept(
-    turn: Turn,
-    case: Case,
-    offer: Asked,
-    *,
-    words: str | None = None,
-    who: str | None = None,
-    why: str | None = None,
-) -> None:
-    """The case is theirs; everybody else's offer ends at once.
-
-    ``words`` are the volunteer's own; ``who`` is the coordinator who gave it to them, and ``why``.
-    """
-    policy = turn.district(case).policy
-    turn.change(offer, "accepted", words=words)
-    turn.log(case, "assigned" if who else "accepted", offer=offer.id, who=who, why=why or words)
-    for other in turn.offers_of(case, *OPEN):
-        turn.close_offer(other, "withdrawn", "taken_by_another")
-        turn.log(case, "withdrawn", offer=other.id)
-    case.state, case.waiting_for = "accepted", None
-    case.escalated_at = case.escalated_for = None
-    case.next_action_at = turn.moment + policy.arrive_within
-    turn.seeking.discard(case.id)
-    turn.tell(case, PublicCaseAccepted)
-
-
-def arrive(turn: Turn, case: Case, offer: Asked, *, words: str | None = None) -> None:
-    """They are with the person."""
-    policy = turn.district(case).policy
-    turn.change(offer, "arrived", words=words)
-    turn.log(case, "arrived", offer=offer.id, why=words)
-    case.state = "arrived"
-    case.next_action_at = turn.moment + policy.report_within
-    turn.tell(case, PublicCaseArrived)
-
-
-def close(
-    turn: Turn,
-    case: Case,
-    outcome: str,
-    *,
-    offer: Asked | None = None,
-    who: str | None = None,
-    why: str | None = None,
-) -> None:
-    """The case has ended; whoever is still asked or has it is told."""
-    for other in turn.offers_of(case, *OPEN, *HELD):
-        turn.close_offer(other, "withdrawn", "case_closed")
-        turn.log(case, "withdrawn", offer=other.id)
-    case.state, case.outcome, case.closed_at = "closed", outcome, turn.moment
-    case.waiting_for = case.next_action_at = case.escalated_at = case.escalated_for = None
-    turn.seeking.discard(case.id)
-    turn.log(case, f"closed:{outcome}", offer=offer.id if offer else None, who=who, why=why)
-    turn.tell(case, PublicCaseClosed)
-
-
 def unreachable(turn: Turn, event: OfferUnreachable) -> None:
-    """No channel has brought the offer to its volunteer: the next one is asked at once."""
+    """No channel has brought the offer to its volunteer: the next one is asked at once.
+
+    What was not even tried before its deadline (notification was away) was never asked: they may be
+    asked later. Whom a coordinator has named and nobody can reach, the coordinator has to hear of.
+    """
     case, offer = turn.cases.get(event.subject), turn.offers.get(event.data.offer_id)
-    if case is None or offer is None or offer.state not in OPEN:
+    if case is None or offer is None:
         return
-    turn.end(offer, "unreachable")
-    turn.log(case, "unreachable", offer=offer.id, why=event.data.reason)
-    turn.seeking.add(case.id)
+    never_asked = event.data.reason == NOT_SENT_IN_TIME
+    if offer.state in OPEN:
+        pause = timedelta(0) if never_asked else UNREACHABLE_PAUSE
+        turn.end(offer, "unsent" if never_asked else "unreachable", rest=pause)
+    elif offer.state == "expired" and never_asked:
+        turn.rename(offer, "unsent")
+    elif offer.state == "accepted" and offer.assigned_by:
+        turn.end(offer, "unreachable", rest=UNREACHABLE_PAUSE)
+        transitions.reopen(turn, case)
+        turn.escalate(case, "assigned_unreachable")
+    else:
+        return
+    turn.log(
+        case, "unsent" if never_asked else "unreachable", offer=offer.id, why=event.data.reason
+    )
+    if case.state not in (*HELD, "closed"):
+        turn.seeking.add(case.id)
 
 
 def _judged(turn: Turn, event: OfferAnswered, verdict: str) -> None:

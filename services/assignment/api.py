@@ -16,6 +16,7 @@ from shared.database import Database
 from shared.districts import District
 from shared.errors import Problem
 from shared.places import PlaceError
+from shared.words import Line
 
 
 class ListedVolunteer(BaseModel):
@@ -76,7 +77,7 @@ class VolunteerChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_without_defaults)
 
-    name: volunteers.Name = _LEFT_OUT
+    name: Line = _LEFT_OUT
     role: volunteers.AnyRole = _LEFT_OUT
     phone: Phone | None = None
     email: Email | None = None

@@ -5,13 +5,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.assignment import api, cases_api, handlers, pages
 from services.assignment.settings import AssignmentSettings
-from services.assignment.turn import STATES
+from services.assignment.turn import OPEN_STATES
 from shared import topics
 from shared.database import execute, sql
 from shared.districts import Districts
 from shared.service import Service
 
-CASES = Gauge("jangkau_cases", "Cases by state.", ["state"])
+CASES = Gauge("jangkau_cases", "Open cases by state.", ["state"])
 OLDEST_WAITING = Gauge(
     "jangkau_oldest_waiting_seconds",
     "How long the oldest case has waited for a volunteer. A rise: too few volunteers on duty.",
@@ -32,7 +32,6 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
         title="Jangkau assignment",
         description="Volunteers, cases, and who is asked for which of them.",
     )
-    sweep = handlers.Sweep(service.database, districts=districts, every_s=settings.sweep_seconds)
     token = settings.agency_token
     service.routers = [
         api.router(service.database, token=token, districts=districts),
@@ -45,7 +44,15 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
         ),
     ]
     service.consume(topics.INTAKE_CASES, handlers.on_intake_cases(districts))
-    service.consume(topics.NOTIFICATION_ANSWERS, handlers.on_notification_answers(districts))
+    answered = service.consume(
+        topics.NOTIFICATION_ANSWERS, handlers.on_notification_answers(districts)
+    )
+    sweep = handlers.Sweep(
+        service.database,
+        districts=districts,
+        every_s=settings.sweep_seconds,
+        hears=lambda: answered.hears,
+    )
     service.loop("sweep", sweep.run)
     service.loop("policy", handlers.PolicyWatch(districts).run)
     service.measures = [measure_cases]
@@ -60,11 +67,11 @@ async def measure_cases(session: AsyncSession) -> None:
             SELECT state, count(*) AS cases,
                    extract(epoch FROM now() - min(reported_at))::float AS oldest,
                    count(*) FILTER (WHERE next_action_at < now() - interval '30 s') AS overdue
-            FROM cases GROUP BY state
+            FROM cases WHERE state <> 'closed' GROUP BY state
         """),
     )
     counts = {row.state: row for row in rows}
-    for state in STATES:
+    for state in OPEN_STATES:
         CASES.labels(state).set(counts[state].cases if state in counts else 0)
     unserved = [row.oldest for row in rows if row.state in ("waiting", "escalated")]
     OLDEST_WAITING.set(max(unserved, default=0))

@@ -10,36 +10,20 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.assignment import answers, offers
+from services.assignment import loop, transitions
 from services.assignment.models import Case
 from services.assignment.turn import HELD, OPEN, Asked, Turn
 from shared import codes
 from shared.database import column, execute, sql
 from shared.districts import District
 from shared.events import OfferAssigned, OfferedVolunteer
+from shared.words import Line, Sentences
 
-
-def _printable(value: str) -> str:
-    # A zero byte cannot even be stored.
-    if any(ord(character) < 32 and character not in "\n\t" for character in value):
-        raise ValueError("It must not contain control characters.")
-    return value
-
-
-Name = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
-    AfterValidator(_printable),
-]
-Sentence = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=500),
-    AfterValidator(_printable),
-]
+Why = Annotated[Sentences, StringConstraints(min_length=1, max_length=500)]
 
 
 class Act(BaseModel):
@@ -47,8 +31,8 @@ class Act(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    by: Name
-    why: Sentence
+    by: Line
+    why: Why
 
 
 class Assignment(Act):
@@ -77,6 +61,7 @@ class _Volunteer:
     """Whom a coordinator has named."""
 
     contact: OfferedVolunteer
+    district: str
     role: str
     distance_m: float
     code_number: int
@@ -112,7 +97,7 @@ async def assign(
 ) -> Case:
     """Give the case to a named volunteer, who is told; whoever was asked or had it is too.
 
-    Capacity counts; duty times and rest do not, as the two have spoken.
+    Capacity counts; being off duty, duty times and rest do not, as the two have spoken.
 
     Raises:
         Refused: no such case or volunteer, closed already, or they have no place left.
@@ -131,8 +116,8 @@ async def assign(
     else:
         offer = await _claimed(session, turn, case, act, before)
     offer.assigned_by = act.by
-    answers.accept(turn, case, offer, who=act.by, why=act.why)
-    turn.say(OfferAssigned, case, offers.made_offer(turn, case, offer))
+    transitions.accept(turn, case, offer, who=act.by, why=act.why)
+    turn.say(OfferAssigned, case, loop.made_offer(turn, case, offer))
     await turn.write(session)
     return case
 
@@ -154,6 +139,7 @@ async def _claimed(
         id=before.id if before else uuid7(),
         case_id=case.id,
         volunteer=volunteer.contact,
+        home_district=volunteer.district,
         role=volunteer.role,
         answer_code=codes.numbered_code(volunteer.code_number),
         state="accepted",
@@ -197,8 +183,8 @@ _PLACE = sql("""
     UPDATE volunteers v
     SET open_cases = v.open_cases + 1
     WHERE v.id = :id AND v.district = ANY (CAST(:districts AS text[]))
-      AND v.open_cases < v.capacity
-    RETURNING v.id, v.name, v.phone, v.email, v.language, v.role,
+      AND v.open_cases < v.capacity AND (v.phone IS NOT NULL OR v.email IS NOT NULL)
+    RETURNING v.id, v.district, v.name, v.phone, v.email, v.language, v.role,
               earth_distance(v.home, ll_to_earth(:latitude, :longitude)) AS distance_m,
               nextval('offer_codes') AS code_number
 """)
@@ -220,22 +206,28 @@ async def _named(
     if not found:
         known = await execute(
             session,
-            sql("SELECT name, district, open_cases, capacity FROM volunteers WHERE id = :id"),
+            sql("""
+                SELECT name, district, open_cases, capacity,
+                       phone IS NULL AND email IS NULL AS mute
+                FROM volunteers WHERE id = :id
+            """),
             {"id": volunteer_id},
         )
         if not known or known[0].district not in districts:
             raise Refused(
                 f"There is no volunteer {volunteer_id} in {' or '.join(districts)}.", missing=True
             )
-        (full,) = known
+        (who,) = known
+        if who.mute:
+            raise Refused(f"{who.name} has neither a phone nor an e-mail and cannot be told.")
         raise Refused(
-            f"{full.name} has no place left: {full.open_cases} of {full.capacity} are taken."
+            f"{who.name} has no place left: {who.open_cases} of {who.capacity} are taken."
         )
     (row,) = found
     contact = OfferedVolunteer.model_construct(
         id=row.id, name=row.name, phone=row.phone, email=row.email, language=row.language
     )
-    return _Volunteer(contact, row.role, row.distance_m, row.code_number)
+    return _Volunteer(contact, row.district, row.role, row.distance_m, row.code_number)
 
 
 async def release(
@@ -251,8 +243,8 @@ async def release(
         raise Refused(f"Nobody has case {case.code}: it is {case.state}.")
     await turn.hold(session)
     _take_back(turn, case, act)
-    offers.reopen(turn, case)
-    await offers.seek(session, turn)
+    transitions.reopen(turn, case)
+    await loop.seek(session, turn)
     await turn.write(session)
     return case
 
@@ -268,7 +260,7 @@ async def close(
     turn, case = await _turn(session, code, districts=districts)
     _still_open(case)
     await turn.hold(session)
-    answers.close(turn, case, act.outcome, who=act.by, why=act.why)
+    transitions.close(turn, case, act.outcome, who=act.by, why=act.why)
     await turn.write(session)
     return case
 

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.assignment import openings
+from services.assignment import matching, openings
 from shared.database import Row, execute, now, sql
 
 Window = dict[str, Any]
@@ -264,6 +264,12 @@ _DUE = sql(f"""
     WHERE ready_changes_at <= now() AND district = ANY(CAST(:districts AS text[]))
     ORDER BY id LIMIT CAST(:most AS int) FOR NO KEY UPDATE SKIP LOCKED
 """)  # noqa: S608 - only our own text
+_DUE_DISTRICTS = sql("""
+    SELECT DISTINCT district FROM (
+        SELECT district FROM volunteers
+        WHERE ready_changes_at <= now() AND district = ANY(CAST(:districts AS text[]))
+        ORDER BY ready_changes_at LIMIT CAST(:most AS int)) AS due
+""")
 _GIVEN = sql(f"""
     SELECT {_COLUMNS} FROM volunteers
     WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
@@ -286,7 +292,12 @@ async def refresh(
     became available, which have then been announced to the sweep.
     """
     values = {"districts": list(timezones), "most": limit}
-    found = await execute(session, _DUE, values)
+    due = await execute(session, _DUE_DISTRICTS, values)
+    if not due:
+        return []
+    # A search that is under way ends first, and its case is then seen to wait.
+    await matching.hold(session, [row.district for row in due])
+    found = await execute(session, _DUE, values | {"districts": [row.district for row in due]})
     opened = await _keep(session, found, timezones=timezones)
     await openings.announce(session, opened)
     return opened

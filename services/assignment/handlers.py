@@ -1,7 +1,7 @@
 """What assignment does when something happened elsewhere, or when a moment has come."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from uuid import UUID
 
@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import Counter
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.assignment import answers, duty, offers, openings
+from services.assignment import answers, duty, loop, openings
 from services.assignment.answers import Heard
 from shared.consume import Handler
 from shared.database import Database, is_transient, sql
@@ -25,13 +25,20 @@ SWEEP_FAILURES = Counter(
 )
 # A case on which the sweep fails is looked at again after this long, so that it holds up no other.
 FAILED_PAUSE = timedelta(minutes=5)
+# Events are in Kafka within milliseconds; the worst burst takes a second or two.
+UNSAID_PATIENCE = timedelta(seconds=10)
+
+_UNSAID = sql("""
+    SELECT EXISTS (SELECT 1 FROM outbox WHERE published_at IS NULL
+                   AND created_at < now() - CAST(:patience AS interval))
+""")
 
 
 def on_intake_cases(districts: Mapping[str, District]) -> Handler:
     """Open a case for each report and ask the nearest volunteers."""
 
     async def handle(session: AsyncSession, reported: list[CaseReported]) -> None:
-        await offers.open_cases(session, reported, districts=districts)
+        await loop.open_cases(session, reported, districts=districts)
 
     return handle
 
@@ -49,20 +56,27 @@ class Sweep:
     """Acts on deadlines, on volunteers whose duty begins, and on those who have become free."""
 
     def __init__(
-        self, database: Database, *, districts: Mapping[str, District], every_s: float
+        self,
+        database: Database,
+        *,
+        districts: Mapping[str, District],
+        every_s: float,
+        hears: Callable[[], bool] = lambda: True,
     ) -> None:
         self.database = database
         self.districts = districts
         self.every_s = every_s
+        # Whether answers reach us: nobody is silent whom we cannot hear.
+        self.hears = hears
         self._wake = database.wake_on_commit(openings.WORK)
 
-    async def run(self, loop: Loop) -> None:
+    async def run(self, turns: Loop) -> None:
         """Sweep until cancelled; at once when somebody has become available here."""
         while True:
-            loop.beat()
+            turns.beat()
             self._wake.clear()
             await self.look_at_volunteers()
-            if await self.look_at_cases() < offers.SWEEP_SIZE:
+            if await self.look_at_cases() < loop.SWEEP_SIZE:
                 try:
                     async with asyncio.timeout(self.every_s):
                         await self._wake.wait()
@@ -76,27 +90,38 @@ class Sweep:
             await duty.refresh(session, timezones=timezones)
         # On its own: it waits for cases, and must hold no volunteer meanwhile.
         async with self.database.transaction() as session:
-            await offers.wake(session, districts=self.districts)
+            await loop.wake(session, districts=self.districts)
 
     async def look_at_cases(self) -> int:
         """Act on the cases whose moment has come, one by one if all together fail; returns how
-        many there were."""
+        many there were.
+
+        While Kafka or the answers are away the deadlines stand still: who has not been told, or
+        cannot be heard, has not been silent.
+        """
+        if not self.hears() or await self._unsaid():
+            return 0
         try:
             async with self.database.transaction() as session:
-                return len(await offers.sweep(session, districts=self.districts))
+                return len(await loop.sweep(session, districts=self.districts))
         except Exception as error:
             if is_transient(error):
                 raise
             log.exception("sweep.failed")
         return await self._one_by_one()
 
+    async def _unsaid(self) -> bool:
+        """Whether events wait for Kafka for so long that it, or our relay, must be away."""
+        rows = await self.database.statement(_UNSAID, {"patience": UNSAID_PATIENCE})
+        return bool(rows[0][0])
+
     async def _one_by_one(self) -> int:
         async with self.database.transaction() as session:
-            due = await offers.due(session, districts=self.districts)
+            due = await loop.due(session, districts=self.districts)
         for case_id in due:
             try:
                 async with self.database.transaction() as session:
-                    await offers.sweep(session, districts=self.districts, only=case_id)
+                    await loop.sweep(session, districts=self.districts, only=case_id)
             except Exception as error:
                 if is_transient(error):
                     raise
@@ -109,7 +134,8 @@ class Sweep:
         await self.database.statement(
             sql("""
                 UPDATE cases SET next_action_at = now() + CAST(:pause AS interval)
-                WHERE id = :id
+                -- Somebody may have acted on it since.
+                WHERE id = :id AND next_action_at <= now() AND state <> 'closed'
             """),
             {"id": case_id, "pause": FAILED_PAUSE},
         )
@@ -123,10 +149,10 @@ class PolicyWatch:
     def __init__(self, districts: Districts) -> None:
         self.districts = districts
 
-    async def run(self, loop: Loop) -> None:
+    async def run(self, turns: Loop) -> None:
         """Look every few seconds, until cancelled; a broken file changes nothing and is told."""
         while True:
-            loop.beat()
+            turns.beat()
             before = self.districts.problem
             for code in await asyncio.to_thread(self.districts.reload):
                 log.info("policy.reloaded", district=code)

@@ -70,13 +70,24 @@ def _arrays(needs: Sequence[tuple[Need, str]], *, reach: bool = True) -> dict[st
     }
 
 
+# ll_to_earth, earth_box and earth_distance of `earthdistance`, written out: they are functions
+# written in SQL, and so many of their calls cost a third of a whole look.
+_PLACE = """
+    cube(ARRAY[earth() * cos(radians(latitude)) * cos(radians(longitude)),
+               earth() * cos(radians(latitude)) * sin(radians(longitude)),
+               earth() * sin(radians(latitude))])
+"""
+_BOX = f"""
+    cube_enlarge({_PLACE}, 2 * earth() * sin(least(radius_m / (2 * earth()), pi() / 2)), 3)
+"""
+_DISTANCE_M = "2 * earth() * asin(least((v.home <-> need.place) / (2 * earth()), 1))"
+
 # With OFFSET 0 the arrays, the place and the box are made once per case, not once per volunteer.
-_NEEDS = """
+_NEEDS = f"""
     (SELECT case_id, district, category, string_to_array(roles, ',') AS roles,
             string_to_array(needed_roles, ',') AS needed_roles,
             string_to_array(trainings, ',') AS trainings,
-            ll_to_earth(latitude, longitude) AS place,
-            earth_box(ll_to_earth(latitude, longitude), radius_m) AS reach, radius_m
+            {_PLACE} AS place, {_BOX} AS reach, radius_m
      FROM unnest(CAST(:case_ids AS uuid[]), CAST(:districts AS text[]), CAST(:categories AS text[]),
                  CAST(:roles AS text[]), CAST(:needed_roles AS text[]), CAST(:trainings AS text[]),
                  CAST(:latitudes AS float8[]), CAST(:longitudes AS float8[]),
@@ -84,7 +95,7 @@ _NEEDS = """
           AS n (case_id, district, category, roles, needed_roles, trainings, latitude, longitude,
                 radius_m)
      OFFSET 0) AS need
-"""
+"""  # noqa: S608 - composed of constants
 
 # Who may be asked for a case at all. A role of this stage, or trained for what the case needs; and
 # what the case needs, a role or a training.
@@ -97,7 +108,9 @@ _OF_THIS_STAGE = """
     (need.roles = '{}' OR v.role = ANY (need.roles) OR v.trainings && need.trainings)
 """
 _ASKED_BEFORE = """
-    EXISTS (SELECT 1 FROM offers o WHERE o.case_id = need.case_id AND o.volunteer_id = v.id)
+    EXISTS (SELECT 1 FROM offers o WHERE o.case_id = need.case_id AND o.volunteer_id = v.id
+            -- Nothing of it was sent.
+            AND o.state <> 'unsent')
 """
 # Time has passed since the sweep last looked: what has ended counts at once.
 _READY_NOW = "(v.ready_changes_at IS NULL OR v.ready_changes_at > now())"
@@ -119,7 +132,7 @@ _CANDIDATES = sql(f"""
                        'why_not', nearest.why_not) ORDER BY nearest.distance_m)
                    FILTER (WHERE nearest.why_not IS NOT NULL), '[]') AS by
         FROM (
-            SELECT v.id, round(earth_distance(v.home, need.place)) AS distance_m,
+            SELECT v.id, round({_DISTANCE_M}) AS distance_m,
                    CASE WHEN {_ASKED_BEFORE} THEN 'asked_before'
                         WHEN NOT v.on_duty THEN 'off_duty'
                         WHEN v.rest_until > now() THEN 'resting'
@@ -139,8 +152,9 @@ _CANDIDATES = sql(f"""
                 WHERE o.volunteer_id = nearest.id
                   AND o.made_at > now() - CAST(:recent AS interval)) AS recent
         FROM (
-            SELECT v.id, v.name, v.phone, v.email, v.language, v.capacity - v.open_cases AS free,
-                   v.open_cases AS busy, earth_distance(v.home, need.place) AS distance_m
+            SELECT v.id, v.district, v.role, v.name, v.phone, v.email, v.language,
+                   v.capacity - v.open_cases AS free,
+                   v.open_cases AS busy, {_DISTANCE_M} AS distance_m
             FROM volunteers v
             WHERE v.district = need.district AND v.home <@ need.reach
               AND v.available >= true AND {_READY_NOW} AND {_SUITS} AND {_OF_THIS_STAGE}
@@ -174,7 +188,13 @@ async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID
                 id=row.id, name=row.name, phone=row.phone, email=row.email, language=row.language
             )
             candidate = Candidate(
-                volunteer, row.distance_m, free=row.free, busy=row.busy, recent=row.recent
+                volunteer,
+                row.distance_m,
+                free=row.free,
+                busy=row.busy,
+                recent=row.recent,
+                role=row.role,
+                district=row.district,
             )
             about.candidates.append(candidate)
     return found
@@ -203,7 +223,7 @@ _SOMEBODY_LATER = sql(f"""
     SELECT DISTINCT need.case_id
     FROM {_NEEDS}
     CROSS JOIN LATERAL (
-        SELECT earth_distance(v.home, need.place) AS distance_m
+        SELECT {_DISTANCE_M} AS distance_m
         FROM volunteers v
         WHERE v.district = need.district AND v.home <@ need.reach AND {_SUITS}
           AND NOT {_ASKED_BEFORE}

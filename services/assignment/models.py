@@ -192,7 +192,7 @@ class Offer(SQLModel, table=True):
         UniqueConstraint("case_id", "volunteer_id", name="offers_asked_once"),
         CheckConstraint(
             "state IN ('offered', 'accepted', 'arrived', 'done', 'declined', 'expired', "
-            "'withdrawn', 'unreachable', 'handed_back', 'lapsed')",
+            "'withdrawn', 'unreachable', 'unsent', 'handed_back', 'lapsed')",
             name="offers_state",
         ),
         CheckConstraint("slot BETWEEN 1 AND slots", name="offers_slots"),

@@ -119,6 +119,8 @@ class Candidate:
     free: int
     busy: int = 0
     recent: int = 0
+    role: str = ""
+    district: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from shared import codes
 from shared.database import Row, execute, sql
 from shared.districts import District
 from shared.events import Place
+from shared.words import one_line
 
 OPEN_STATES = tuple(state for state in STATES if state != "closed")
 
@@ -126,13 +127,16 @@ class UnknownCase(LookupError):
 
 _HELD = ", ".join(f"'{state}'" for state in HELD)
 _CASES = f"""
-    SELECT c.*, o.answered_at AS held_since, v.id AS holder, v.name, v.role, v.phone, v.email
+    SELECT c.*, v.id AS holder,
+           (SELECT max(l.at) FROM case_log l
+            WHERE l.offer_id = o.id AND l.what IN ('accepted', 'assigned')) AS held_since,
+           v.name, v.role, v.phone, v.email
     FROM cases c
     LEFT JOIN offers o ON o.case_id = c.id AND o.state IN ({_HELD})
     LEFT JOIN volunteers v ON v.id = o.volunteer_id
 """  # noqa: S608 - our own text, no value in it
 _ONE = sql(f"{_CASES} WHERE c.code = :code")
-_SOME = sql(f"""
+_SOME = f"""
     {_CASES}
     WHERE c.state = ANY (CAST(:states AS text[]))
       AND (CAST(:district AS text) IS NULL OR c.district = :district)
@@ -140,7 +144,10 @@ _SOME = sql(f"""
            OR (c.reported_at, c.id) > (CAST(:after_at AS timestamptz), CAST(:after AS uuid)))
     ORDER BY c.reported_at, c.id
     LIMIT :limit
-""")
+"""
+_ALL = sql(_SOME)
+# Said once more and literally: only so can the index on open cases be used.
+_STILL_OPEN = sql(_SOME.replace("WHERE c.state", "WHERE c.state <> 'closed' AND c.state"))
 _OFFERS = sql("""
     SELECT o.*, v.name, v.role, v.phone, v.email
     FROM offers o JOIN volunteers v ON v.id = o.volunteer_id
@@ -171,7 +178,7 @@ async def listed(
     position = await _position(session, after) if after is not None else None
     rows = await execute(
         session,
-        _SOME,
+        _ALL if "closed" in states else _STILL_OPEN,
         {
             "states": list(states),
             "district": district,
@@ -255,6 +262,7 @@ REASONS = {
     "nobody_accepted_in_time": "nobody accepted in time",
     "obstacle": "the volunteer met an obstacle",
     "no_news_after_arrival": "no news since the volunteer arrived",
+    "assigned_unreachable": "the volunteer to whom it was assigned cannot be reached",
 }
 WAITING_FOR = {
     "no_volunteer_in_reach": "nobody suitable in reach",
@@ -383,22 +391,18 @@ def _name(story: Story, line: StoryLine | StoryAnswer) -> str:
 
 
 def _by(line: StoryLine) -> str:
-    return f" by {line.who}" if line.who else ""
+    return f" by {one_line(line.who)}" if line.who else ""
 
 
 def _reason(line: StoryLine) -> str:
     """A coordinator's reason, or the volunteer's words: those are quoted."""
     if not line.why:
         return ""
-    return f": {_one_line(line.why)}" if line.who else _quoted(line.why)
+    return f": {one_line(line.why)}" if line.who else _quoted(line.why)
 
 
 def _quoted(words: str | None) -> str:
-    return f": '{_one_line(words)}'" if words else ""
-
-
-def _one_line(words: str) -> str:
-    return " ".join(words.split())
+    return f": '{one_line(words)}'" if words else ""
 
 
 def _reported(story: Story, line: StoryLine, zone: ZoneInfo) -> str:
@@ -513,6 +517,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "expired": _says("{volunteer} did not answer"),
     "declined": _says("{volunteer} declined{why}"),
     "unreachable": _unreachable,
+    "unsent": _says("{volunteer} was not told in time, so was not asked"),
     "accepted": _says("{volunteer} accepted{why}"),
     "assigned": _says("Assigned to {volunteer}{by}{why}"),
     "withdrawn": _says("{volunteer} need not come any more"),

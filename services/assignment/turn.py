@@ -1,7 +1,7 @@
 """One transaction's turn with some cases: locked, read, decided in memory, written set-based.
 
 Everything that happens to a case goes through here: a report, an answer, a deadline, a coordinator.
-The rules (:mod:`services.assignment.answers`, :mod:`services.assignment.offers`) change the objects
+The rules (:mod:`services.assignment.answers`, :mod:`services.assignment.loop`) change the objects
 and say what happened; nothing is written before :meth:`Turn.write`.
 """
 
@@ -19,7 +19,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from services.assignment import matching, openings
 from services.assignment.models import Case
 from shared import outbox
-from shared.database import execute, now, sql
+from shared.database import clock, execute, sql
 from shared.districts import District
 from shared.events import (
     AskedVolunteer,
@@ -39,7 +39,10 @@ from shared.events import (
 OPEN = ("offered",)
 HELD = ("accepted", "arrived")  # somebody has the case
 UNSERVED = ("searching", "waiting", "escalated")
-STATES = (*UNSERVED, "offered", *HELD, "closed")
+OPEN_STATES = (*UNSERVED, "offered", *HELD)
+STATES = (*OPEN_STATES, "closed")
+# Whom no channel has reached is left alone for a while: the telephone is off, or the number dead.
+UNREACHABLE_PAUSE = timedelta(minutes=15)
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Asked:
     id: UUID
     case_id: UUID
     volunteer: OfferedVolunteer
+    home_district: str
     role: str
     answer_code: str
     state: str
@@ -105,7 +109,7 @@ class Turn:
         cls, session: AsyncSession, cases: Sequence[Case], *, districts: Mapping[str, District]
     ) -> "Turn":
         """A turn with cases that this transaction has locked already."""
-        turn = cls(await now(session), districts, {case.id: case for case in cases})
+        turn = cls(await clock(session), districts, {case.id: case for case in cases})
         for row in await execute(session, _OFFERS, {"ids": list(turn.cases)}):
             volunteer = OfferedVolunteer.model_construct(
                 id=row.volunteer_id, name=row.name, phone=row.phone, email=row.email,
@@ -113,6 +117,7 @@ class Turn:
             )  # fmt: skip
             offer = Asked(
                 id=row.id, case_id=row.case_id, volunteer=volunteer, role=row.role,
+                home_district=row.home_district,
                 answer_code=row.answer_code, state=row.state, distance_m=row.distance_m,
                 slot=row.slot, made_at=row.made_at, respond_by=row.respond_by,
                 answered_at=row.answered_at, ended_at=row.ended_at, words=row.words,
@@ -188,24 +193,38 @@ class Turn:
         self._changed_offers[offer.id] = offer
 
     def end(
-        self, offer: Asked, state: str, *, rest: bool = False, words: str | None = None
+        self,
+        offer: Asked,
+        state: str,
+        *,
+        rest: timedelta = timedelta(0),
+        words: str | None = None,
     ) -> None:
-        """An offer that ends: its place is free again, after a case with a rest."""
+        """An offer that ends: its place is free again, for others after ``rest``."""
         offer.state, offer.ended_at = state, self.moment
         offer.words = words or offer.words
         self._changed_offers[offer.id] = offer
         freed = self._freed[offer.volunteer.id]
         freed.places += 1
-        case = self.cases[offer.case_id]
-        pause = self.district(case).policy.rest
-        if rest and pause:
-            freed.rest_until = self.moment + pause
+        if rest:
+            freed.rest_until = self.moment + rest
         else:
-            self._openings.add(case.district)
+            self._openings.add(offer.home_district)
 
-    def close_offer(self, offer: Asked, state: str, reason: str) -> None:
+    def rest_after(self, offer: Asked) -> timedelta:
+        """The rest that somebody who was with a person has earned."""
+        return self.district(self.cases[offer.case_id]).policy.rest
+
+    def rename(self, offer: Asked, state: str) -> None:
+        """An offer that has ended, and why is now known better."""
+        offer.state = state
+        self._changed_offers[offer.id] = offer
+
+    def close_offer(
+        self, offer: Asked, state: str, reason: str, *, rest: timedelta = timedelta(0)
+    ) -> None:
         """End an offer without its volunteer's own answer, and tell them."""
-        self.end(offer, state)
+        self.end(offer, state, rest=rest)
         data = ClosedOffer(
             offer_id=offer.id,
             answer_code=offer.answer_code,
@@ -264,10 +283,12 @@ class Turn:
         All of them at once and before anybody is freed or claimed: our own first and a neighbour
         later would deadlock with a case of the neighbour.
         """
-        districts = set[str]()
+        districts = {offer.home_district for offer in self.offers.values() if not offer.ended_at}
         for case in self.cases.values():
             districts |= {case.district, *self.district(case).policy.neighbours}
         await matching.hold(session, districts)
+        # The wait may have been long: deadlines are counted from now on.
+        self.moment = await clock(session)
 
     async def write_offers(self, session: AsyncSession) -> None:
         """Write what has ended or changed, and free the places, before anybody is looked for."""
@@ -321,7 +342,7 @@ _TAKE = sql("""
     SELECT * FROM cases WHERE id = ANY (CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
 """)
 _OFFERS = sql("""
-    SELECT o.*, v.name, v.phone, v.email, v.language, v.role
+    SELECT o.*, v.name, v.phone, v.email, v.language, v.role, v.district AS home_district
     FROM offers o JOIN volunteers v ON v.id = o.volunteer_id
     WHERE o.case_id = ANY (CAST(:ids AS uuid[]))
 """)
@@ -342,10 +363,10 @@ _WRITE_CASES = sql("""
 _WRITE_OFFERS = sql("""
     UPDATE offers o
     SET state = w.state, answered_at = w.answered_at, ended_at = w.ended_at, words = w.words,
-        assigned_by = w.assigned_by
+        assigned_by = w.assigned_by, respond_by = w.respond_by
     FROM jsonb_to_recordset(CAST(:offers AS jsonb)) AS w
         (id uuid, state text, answered_at timestamptz, ended_at timestamptz, words text,
-         assigned_by text)
+         assigned_by text, respond_by timestamptz)
     WHERE o.id = w.id
 """)
 # The sweep computes `ready` anew when the rest is over; until then it is false.
@@ -395,6 +416,7 @@ def _json_of(offers: Sequence[Asked]) -> str:
                 "ended_at": offer.ended_at.isoformat() if offer.ended_at else None,
                 "words": offer.words,
                 "assigned_by": offer.assigned_by,
+                "respond_by": offer.respond_by.isoformat(),
             }
             for offer in offers
         ]

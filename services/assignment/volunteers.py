@@ -31,6 +31,7 @@ from shared.database import Row, Statement, execute, now, sql
 from shared.districts import District
 from shared.events import Category, Role
 from shared.places import PlaceError, resolve_place
+from shared.words import Line
 
 REQUIRED = ("name", "role")
 # Columns that a file may leave out: then they change nothing of whoever is known already.
@@ -99,12 +100,6 @@ def _until(value: Any) -> Any:
 
 
 # Control characters reach no telephone, and a zero byte not even the database.
-Name = Annotated[
-    str,
-    StringConstraints(
-        strip_whitespace=True, min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]*$"
-    ),
-]
 AnyRole = Annotated[Role, BeforeValidator(_lower)]
 Categories = Annotated[list[Category], BeforeValidator(_split)]
 Training = Annotated[
@@ -126,7 +121,7 @@ class VolunteerRow(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name
+    name: Line
     role: AnyRole
     phone: Phone | None = None
     email: Email | None = None
@@ -455,6 +450,9 @@ async def get(session: AsyncSession, volunteer_id: UUID) -> Volunteer:
     return volunteer
 
 
+_DISTRICT = sql("SELECT district FROM volunteers WHERE id = :id")
+
+
 async def change(
     session: AsyncSession,
     volunteer_id: UUID,
@@ -464,7 +462,8 @@ async def change(
 ) -> Volunteer:
     """Change some fields of one volunteer, and return them as they are then.
 
-    Their row is all that is locked. ``changes`` are values of :class:`VolunteerRow`'s fields. If
+    In the district's turn: a search that is under way ends first, and its case is then seen to
+    wait. ``changes`` are values of :class:`VolunteerRow`'s fields. If
     the volunteer is available afterwards, the district's waiting cases look again.
 
     Raises:
@@ -473,11 +472,13 @@ async def change(
         PlaceError: the new home is no place of the district.
         NotChanged: it would break a rule; the transaction must then be rolled back.
     """
-    volunteer = await session.get(
+    found = await execute(session, _DISTRICT, {"id": volunteer_id})
+    if not found:
+        raise UnknownVolunteer(f"There is no volunteer {volunteer_id}.")
+    await matching.hold(session, [found[0].district])
+    volunteer = await session.get_one(
         Volunteer, volunteer_id, with_for_update={"key_share": True}, populate_existing=True
     )
-    if volunteer is None:
-        raise UnknownVolunteer(f"There is no volunteer {volunteer_id}.")
     district = district_of(volunteer, districts)
     values = _stored_values(changes, district=district, districts=districts)
     for name, value in values.items():

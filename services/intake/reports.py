@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
@@ -19,22 +19,9 @@ from shared.database import Database, execute, sql
 from shared.districts import District
 from shared.events import CaseReported, Category, PublicCase, ReportedCase, Urgency
 from shared.places import Place, resolve_place
+from shared.words import Line, Sentences
 
-
-def _printable(value: str) -> str:
-    if any(ord(character) < 32 and character not in "\n\t" for character in value):
-        raise ValueError("It must not contain control characters.")
-    return value
-
-
-Line = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
-    AfterValidator(_printable),
-]
-Story = Annotated[
-    str, StringConstraints(strip_whitespace=True, max_length=2000), AfterValidator(_printable)
-]
+Story = Annotated[Sentences, StringConstraints(max_length=2000)]
 
 
 class _Strict(BaseModel):

@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 from shared import outbox
 from shared.database import Row, execute, now, sql
 from shared.events import Answer, GivenAnswer, OfferAnswered, Outcome
+from shared.words import without_control
 
 # Two requests with one key wait for each other. The lock lives as long as the transaction.
 _LOCK = sql("SELECT pg_advisory_xact_lock(hashtextextended(CAST(:id AS text), 0))")
@@ -52,8 +53,8 @@ async def give(
         offer_id=offer_id,
         answer=answer,
         outcome=outcome,
-        # What no database can store: assignment would have to park the answer for it.
-        words=words.replace("\x00", "") if words else None,
+        # What no database can store, and what would make a coordinator's terminal obey.
+        words=without_control(words) if words else None,
         channel=channel,
         volunteer_id=UUID(asked.recipient),
         phone=asked.phone,

@@ -79,7 +79,7 @@ _QUEUE = sql(f"""
         RETURNING case_id, offer_id, district, drill, purpose, state
     )
     SELECT case_id, offer_id, district, drill, now() AS at
-    FROM stored WHERE state = 'failed' AND purpose = 'offer'
+    FROM stored WHERE state = 'failed' AND purpose IN ('offer', 'assigned')
 """)  # noqa: S608 - our own text, no value in it
 
 
@@ -173,12 +173,18 @@ class Outcome:
 
 
 # Past its deadline nothing is sent any more; the database's clock decides, right before the call.
+# An offer that was not even tried was never asked: assignment may ask that volunteer later.
 _EXPIRE = sql("""
-    UPDATE messages SET state = 'expired', error = 'its deadline passed before it could be sent'
-    WHERE id IN (
-        SELECT id FROM messages
-        WHERE state = 'queued' AND send_before <= now()
-        LIMIT 500 FOR UPDATE SKIP LOCKED)
+    WITH expired AS (
+        UPDATE messages SET state = 'expired', error = 'its deadline passed before it could be sent'
+        WHERE id IN (
+            SELECT id FROM messages
+            WHERE state = 'queued' AND send_before <= now()
+            LIMIT 500 FOR UPDATE SKIP LOCKED)
+        RETURNING case_id, offer_id, district, drill, purpose, attempts
+    )
+    SELECT case_id, offer_id, district, drill, now() AS at
+    FROM expired WHERE purpose = 'offer' AND attempts = 0
 """)
 # Taken and announced in one statement: no provider is called for a message whose attempt is not
 # stored, and no attempt is stored for a message that another process has taken. What is over is
@@ -246,7 +252,7 @@ _SETTLE = sql(f"""
         RETURNING m.case_id, m.offer_id, m.district, m.drill, m.purpose, m.state
     )
     SELECT case_id, offer_id, district, drill, now() AS at
-    FROM moved WHERE state = 'failed' AND purpose = 'offer'
+    FROM moved WHERE state = 'failed' AND purpose IN ('offer', 'assigned')
 """)  # noqa: S608 - our own text, no value in it
 _ABANDONED = sql("""
     SELECT m.id, m.attempts, m.phone, m.email, m.short_text, m.subject, m.long_text,
@@ -458,7 +464,8 @@ class Delivery:
                 await self._store(session, self._settlement(outcomes))
                 wakes(session, WORK)
                 log.warning("attempts.abandoned", channel=self.channel.name, count=len(rows))
-            await execute(session, _EXPIRE)
+            unsent = await execute(session, _EXPIRE)
+            await offers.give_up(session, unsent, reason="not_sent_in_time")
 
 
 def backoff(attempts: int) -> timedelta:

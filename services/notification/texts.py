@@ -24,6 +24,7 @@ from shared.events import (
     MadeOffer,
     Place,
 )
+from shared.words import one_line
 
 TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("id", "en")
@@ -42,7 +43,7 @@ SHORTEST_PLACE = 16
 ZONES = {420: "WIB", 480: "WITA", 540: "WIT"}
 
 # Escalations behind which volunteers are still being looked for.
-STILL_SEARCHING = ("nobody_left_to_ask", "nobody_accepted_in_time")
+STILL_SEARCHING = ("nobody_accepted_in_time",)
 
 Values = Mapping[str, Any]
 
@@ -240,11 +241,6 @@ def _one_segment(purpose: str, values: Values, place: str) -> str:
             place = place[: max(room - 1, 0)].rstrip(" ,.") + "."
             break
     return template.render(values, place=place, tight=tight)
-
-
-def one_line(text: str) -> str:
-    """A text without line breaks: one in a subject would be a header of its own."""
-    return " ".join(text.split())
 
 
 def clock(moment: datetime, utc_offset_minutes: int, form: str = "%H.%M") -> str:

@@ -54,7 +54,7 @@ def arm(point: str, marker: Path) -> None:
     Raises:
         KeyError: there is no such point.
     """
-    from services.assignment import answers, offers
+    from services.assignment import answers, loop
     from services.intake import api
     from services.notification import delivery
     from services.notification.channels import sandbox, sms
@@ -73,9 +73,9 @@ def arm(point: str, marker: Path) -> None:
         # The effect is stored; Kafka will deliver the events again.
         "consumer.before_offset": lambda: _kill_before(message, "ack", marker),
         # Volunteers are claimed and offers made, nothing of it committed.
-        "assignment.before_commit": lambda: _kill_after(offers, "open_cases", marker),
+        "assignment.before_commit": lambda: _kill_after(loop, "open_cases", marker),
         # Deadlines have passed and others are asked, nothing of it committed.
-        "assignment.in_the_sweep": lambda: _kill_after(offers, "sweep", marker),
+        "assignment.in_the_sweep": lambda: _kill_after(loop, "sweep", marker),
         # An answer has taken effect, nothing of it committed.
         "assignment.in_an_answer": lambda: _kill_after(answers, "take_answers", marker),
         # The attempt is stored as sending; the provider has not been called.

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from services.assignment import answers, offers
+from services.assignment import answers, loop
 from shared import topics
 from shared.database import Database
 from shared.districts import District
@@ -67,7 +67,7 @@ async def volunteer(database: Database, latitude: float, longitude: float, **val
 async def report(database: Database, policy: Districts, *reports: CaseReported) -> None:
     """Let the cases be opened as the handler does."""
     async with database.transaction() as session:
-        await offers.open_cases(session, reports, districts=policy)
+        await loop.open_cases(session, reports, districts=policy)
 
 
 async def asked(database: Database) -> dict[UUID, UUID]:
@@ -113,9 +113,9 @@ async def answer(
 async def sweep(database: Database, policy: Districts) -> int:
     """One sweep over the cases, after those who are waited for have become available."""
     async with database.transaction() as session:
-        await offers.wake(session, districts=policy)
+        await loop.wake(session, districts=policy)
     async with database.transaction() as session:
-        return len(await offers.sweep(session, districts=policy))
+        return len(await loop.sweep(session, districts=policy))
 
 
 async def time_passes(database: Database, reported: CaseReported, by: timedelta) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from services.assignment import matching, offers, openings
+from services.assignment import loop, matching, openings
 from shared.database import Database
 from shared.districts import District
 from shared.events import MadeOffer, OfferMade, PublicCase
@@ -269,7 +269,7 @@ async def test_urgent_cases_are_tried_again_first(
     await report(assignment_database, policy, calm, urgent)
     await volunteer(assignment_database, *KOBA, capacity=5)
     await run(assignment_database, "UPDATE cases SET next_action_at = now()")
-    monkeypatch.setattr(offers, "SWEEP_SIZE", 1)
+    monkeypatch.setattr(loop, "SWEEP_SIZE", 1)
     assert await sweep(assignment_database, policy) == 1
     assert set(await asked(assignment_database)) == {who(urgent)}
 
@@ -364,7 +364,7 @@ async def test_the_same_new_report_twice_in_one_batch_is_one_case(
 async def test_a_report_of_an_unknown_district_fails_and_leaves_nothing(
     assignment_database: Database, policy: Districts
 ) -> None:
-    with pytest.raises(offers.UnknownDistrict):
+    with pytest.raises(loop.UnknownDistrict):
         await report(assignment_database, policy, case_reported(), case_reported(district="88.88"))
     assert await one(assignment_database, "SELECT count(*) FROM cases") == 0
     assert await published(assignment_database) == []

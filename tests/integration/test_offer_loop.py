@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from services.assignment import answers, offers
+from services.assignment import answers, loop
 from services.assignment.handlers import Sweep
 from shared.database import Database
 from shared.districts import District
@@ -585,14 +585,14 @@ async def test_a_case_that_cannot_be_handled_holds_up_no_other(
     await report(db, policy, good, bad)
     for case in (good, bad):
         await time_passes(db, case, 10 * MINUTE)
-    come_due = offers.come_due
+    come_due = loop.come_due
 
     def broken(turn: Any, case: Any) -> None:
         if case.id == who(bad):
             raise ValueError("cannot be handled")
         come_due(turn, case)
 
-    monkeypatch.setattr(offers, "come_due", broken)
+    monkeypatch.setattr(loop, "come_due", broken)
     assert await Sweep(db, districts=policy, every_s=1).look_at_cases() == 2
     assert [o.state for o in await offers_of(db, good)] == ["expired", "offered"]
     assert [o.state for o in await offers_of(db, bad)] == ["offered"]
@@ -629,3 +629,149 @@ async def test_every_event_of_an_offer_goes_with_its_case(db: Database, policy: 
     assert [row.key for row in keys] == [str(case.subject)]
     assert len(await events_of(db, OfferMade)) == 2
     assert await one(db, "SELECT count(*) FROM case_log") == 5
+
+
+# --- when something is away, or has changed meanwhile ---------------------------------------------
+
+
+async def unreachable(db: Database, policy: Districts, offer: Any, reason: str) -> None:
+    event = offer_unreachable(reason, case_id=offer.case_id, offer_id=offer.id)
+    async with db.transaction() as session:
+        await answers.take_answers(session, [event], districts=policy)
+
+
+async def test_a_policy_with_fewer_steps_than_a_case_has_gone_goes_on_with_the_last(
+    db: Database, districts: dict[str, District]
+) -> None:
+    many = with_policy(districts, steps_m=(2_000.0, 4_000.0, 40_000.0), rounds=1)
+    volunteers = await people(db, 6)
+    case = case_reported()
+    await report(db, many, case)
+    await silent(db, many, case)
+    await silent(db, many, case)
+    assert (await state_of(db, case)).stage == 2
+    one_step = with_policy(districts, steps_m=(40_000.0,), rounds=5)
+    await silent(db, one_step, case)
+    assert (await open_offer(db, case)).volunteer_id == volunteers[3]
+    states = [o.state for o in await offers_of(db, case)]
+    assert states == ["expired", "expired", "expired", "offered"]
+
+
+async def test_who_was_never_sent_the_offer_was_not_asked_and_can_be_asked_later(
+    db: Database, policy: Districts
+) -> None:
+    (only,) = await people(db, 1)
+    case = case_reported()
+    await report(db, policy, case)
+    lost = await open_offer(db, case)
+    await unreachable(db, policy, lost, "not_sent_in_time")
+    again = await open_offer(db, case)
+    assert (again.volunteer_id, again.id != lost.id) == (only, True)
+    assert again.answer_code != lost.answer_code
+    # And if the deadline was noticed here first.
+    await silent(db, policy, case)
+    assert (await state_of(db, case)).state == "escalated"
+    await unreachable(db, policy, again, "not_sent_in_time")
+    assert (await open_offer(db, case)).volunteer_id == only
+    assert await places(db) == {only: 1}
+    assert len(await offers_of(db, case)) == 1
+
+
+async def test_whom_no_channel_reaches_is_left_alone_for_a_while(
+    db: Database, policy: Districts
+) -> None:
+    dead, other = await people(db, 2)
+    case = case_reported()
+    await report(db, policy, case)
+    await unreachable(db, policy, await open_offer(db, case), "no_channel_left")
+    assert (await open_offer(db, case)).volunteer_id == other
+    (row,) = await rows(db, "SELECT * FROM volunteers WHERE id = :id", id=dead)
+    assert (row.ready, row.open_cases) == (False, 0)
+
+
+async def test_while_answers_cannot_be_heard_or_offers_not_said_deadlines_stand_still(
+    db: Database, policy: Districts
+) -> None:
+    await people(db, 2)
+    case = case_reported()
+    await report(db, policy, case)
+    await time_passes(db, case, 20 * MINUTE)
+    deaf = Sweep(db, districts=policy, every_s=1, hears=lambda: False)
+    assert await deaf.look_at_cases() == 0
+    await run(db, "UPDATE outbox SET created_at = now() - interval '1 minute'")
+    hearing = Sweep(db, districts=policy, every_s=1)
+    assert await hearing.look_at_cases() == 0
+    assert [o.state for o in await offers_of(db, case)] == ["offered"]
+    await run(db, "UPDATE outbox SET published_at = now()")
+    assert await hearing.look_at_cases() == 1
+    assert [o.state for o in await offers_of(db, case)] == ["expired", "offered"]
+
+
+async def test_a_case_that_was_closed_while_the_sweep_failed_on_it_stays_closed(
+    db: Database, policy: Districts
+) -> None:
+    await people(db, 2)
+    case = case_reported()
+    await report(db, policy, case)
+    offer = await open_offer(db, case)
+    await answer(db, policy, offer, "accept")
+    await answer(db, policy, offer, "done")
+    await Sweep(db, districts=policy, every_s=1)._later(who(case))
+    assert (await state_of(db, case)).next_action_at is None
+    await run(db, "UPDATE cases SET next_action_at = now()")
+    await sweep(db, policy)
+    closed = await state_of(db, case)
+    assert (closed.state, closed.next_action_at) == ("closed", None)
+    assert len(await offers_of(db, case)) == 1
+
+
+async def test_the_coordinator_hears_again_when_nobody_is_left(
+    db: Database, districts: dict[str, District]
+) -> None:
+    policy = with_policy(districts, rounds=1)
+    await people(db, 3)
+    case = case_reported()
+    await report(db, policy, case)
+    for _ in range(5):
+        await silent(db, policy, case)
+    told = await events_of(db, CaseEscalated)
+    assert [e.data.reason for e in told] == ["nobody_accepted_in_time", "nobody_left_to_ask"]
+    assert [len(e.data.asked) for e in told] == [1, 3]
+
+
+async def test_a_neighbours_volunteer_who_becomes_free_helps_the_neighbours_own_case(
+    db: Database, districts: dict[str, District]
+) -> None:
+    friends = with_policy(districts, neighbours=("19.71",))
+    both = friends | {"19.71": replace(with_policy(districts)["19.04"], code="19.71")}
+    across = await volunteer(db, KOBA[0] + 0.01, KOBA[1], district="19.71")
+    ours, theirs = case_reported(), case_reported(district="19.71")
+    await report(db, both, ours)
+    offer = await open_offer(db, ours)
+    assert offer.volunteer_id == across
+    await report(db, both, theirs)
+    assert (await state_of(db, theirs)).state == "waiting"
+    await answer(db, both, offer, "decline")
+    await sweep(db, both)
+    assert (await open_offer(db, theirs)).volunteer_id == across
+
+
+async def test_an_answer_about_a_district_without_a_folder_says_so(
+    db: Database, policy: Districts
+) -> None:
+    await people(db, 1)
+    case = case_reported()
+    await report(db, policy, case)
+    with pytest.raises(loop.UnknownDistrict, match=r"19\.04"):
+        await answer(db, {}, await open_offer(db, case), "accept")
+
+
+async def test_the_same_obstacle_again_wakes_no_coordinator(
+    db: Database, policy: Districts
+) -> None:
+    await people(db, 1)
+    _, offer = await accepted(db, policy)
+    assert await answer(db, policy, offer, "obstacle", words="banjir") == "recorded"
+    assert await answer(db, policy, offer, "obstacle", words="banjir") == "already_recorded"
+    assert await answer(db, policy, offer, "obstacle", words="banjir, jembatan putus") == "recorded"
+    assert len(await events_of(db, CaseEscalated)) == 2

@@ -1,12 +1,15 @@
 """The unit of work where no database is needed: what it retries, and when it stops."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from aiokafka import TopicPartition
 
 from shared import consume, topics
 from shared.consume import Consumer, Received, TooManyParked
@@ -148,3 +151,49 @@ def test_the_letter_of_an_event_is_about_that_event() -> None:
 def test_a_letter_holds_no_zero_byte_which_postgresql_could_not_store() -> None:
     error = UndecodableRecord("subject: found '\x00'")
     assert "\x00" not in delivery(broken=True).letter("assignment.intake-cases", error).error
+
+
+class _Client:
+    """aiokafka's consumer as far as lag is read from it."""
+
+    def __init__(self, highwater: int | None, position: int) -> None:
+        self._highwater, self._position = highwater, position
+
+    def assignment(self) -> set[int]:
+        return {0}
+
+    def highwater(self, _: int) -> int | None:
+        return self._highwater
+
+    def last_poll_timestamp(self, _: int) -> float:
+        return time.time() * 1000
+
+    async def position(self, _: int) -> int:
+        return self._position
+
+
+async def test_a_consumer_hears_once_it_has_joined_and_caught_up() -> None:
+    reader = consumer()
+    assert not reader.hears
+    await reader.on_partitions_assigned({TopicPartition("x", 0)})
+    for client, hears in (
+        (_Client(None, 0), False),  # nothing is known of the partition yet
+        (_Client(7, 5), False),
+        (_Client(7, 7), True),
+        (_Client(9, 7), True),  # behind for a moment is not deaf
+    ):
+        reader.subscriber = SimpleNamespace(consumer=client)
+        await reader.observe()
+        assert reader.hears is hears
+
+
+async def test_a_consumer_to_which_kafka_does_not_answer_hears_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader = consumer()
+    await reader.on_partitions_assigned({TopicPartition("x", 0)})
+    reader.subscriber = SimpleNamespace(consumer=_Client(0, 0))
+    await reader.observe()
+    assert reader.hears
+    reader._last_progress -= 6
+    assert not reader.hears

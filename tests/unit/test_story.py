@@ -15,7 +15,7 @@ from shared.events import EscalatedCase, JudgedAnswer, Outcome, PublicCase
 from tests.factories import place
 
 ASSIGNMENT = Path(__file__).parents[2] / "services" / "assignment"
-MODULES = ("turn", "offers", "answers", "coordination")
+MODULES = ("turn", "loop", "transitions", "answers", "coordination")
 JAKARTA = "Asia/Jakarta"
 NOON = datetime(2026, 3, 1, 5, 3, 7, tzinfo=UTC)  # 12.03.07 in Jakarta
 MINUTE = timedelta(minutes=1)

@@ -42,6 +42,7 @@ def upgrade() -> None:
             DROP CONSTRAINT cases_state,
             ADD CONSTRAINT cases_state CHECK (state IN (
                 'searching', 'waiting', 'offered', 'escalated', 'accepted', 'arrived', 'closed'));
+        UPDATE cases SET escalate_at = now() + interval '1 hour';
         DROP INDEX cases_due;
         CREATE INDEX cases_due ON cases (next_action_at) WHERE next_action_at IS NOT NULL;
         CREATE INDEX cases_unserved ON cases (district)
@@ -59,7 +60,7 @@ def upgrade() -> None:
             DROP CONSTRAINT offers_state,
             ADD CONSTRAINT offers_state CHECK (state IN (
                 'offered', 'accepted', 'arrived', 'done', 'declined', 'expired', 'withdrawn',
-                'unreachable', 'handed_back', 'lapsed')),
+                'unreachable', 'unsent', 'handed_back', 'lapsed')),
             -- With the index on slots: never more open offers than were allowed to be parallel.
             ADD CONSTRAINT offers_slots CHECK (slot BETWEEN 1 AND slots);
         DROP INDEX offers_one_open_per_case;

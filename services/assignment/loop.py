@@ -13,13 +13,12 @@ from zoneinfo import ZoneInfo
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.assignment import matching, search
+from services.assignment import matching, search, transitions
 from services.assignment.models import Case
 from services.assignment.search import Claimed, Match, Need
 from services.assignment.turn import (
     HELD,
     OPEN,
-    UNSERVED,
     Asked,
     Turn,
     place,
@@ -36,7 +35,6 @@ from shared.events import (
     OfferMade,
     PublicCaseOffered,
     PublicCaseOpened,
-    PublicCaseReopened,
     PublicCaseWaiting,
     Urgency,
 )
@@ -173,6 +171,9 @@ def settle(turn: Turn, matches: Mapping[UUID, Match]) -> list[tuple[Asked, Claim
 def _need(turn: Turn, case: Case) -> Need:
     policy = turn.district(case).policy
     needed = policy.needs.get(case.category)
+    stages = search.plan(policy)
+    # The policy may have got fewer steps meanwhile: then the last one is gone through anew.
+    beyond = case.stage >= len(stages)
     overdue = case.escalate_at is not None and case.escalate_at <= turn.moment
     return Need(
         case_id=case.id,
@@ -186,11 +187,11 @@ def _need(turn: Turn, case: Case) -> Need:
         latitude=case.latitude,
         longitude=case.longitude,
         reported_at=case.reported_at,
-        stages=search.plan(policy),
+        stages=stages,
         quota=policy.rounds * case.parallel,
         wanted=case.parallel - len(turn.offers_of(case, *OPEN)),
-        stage=case.stage,
-        asked=case.asked_in_stage,
+        stage=len(stages) - 1 if beyond else case.stage,
+        asked=0 if beyond else case.asked_in_stage,
         same_distance_m=policy.same_distance_m,
         busy_counts_m=policy.busy_counts_m,
         recent=policy.recent,
@@ -206,6 +207,13 @@ _MAKE = sql("""
     FROM jsonb_to_recordset(CAST(:offers AS jsonb)) AS made
         (id uuid, case_id uuid, volunteer_id uuid, district text, answer_code text,
          distance_m float8, reasons jsonb, respond_by timestamptz, slot int, slots int)
+    -- There is one of a case and a volunteer only if it was never sent: it begins anew.
+    ON CONFLICT (case_id, volunteer_id) DO UPDATE
+    SET id = excluded.id, answer_code = excluded.answer_code, state = excluded.state,
+        distance_m = excluded.distance_m, reasons = excluded.reasons, made_at = excluded.made_at,
+        respond_by = excluded.respond_by, slot = excluded.slot, slots = excluded.slots,
+        ended_at = NULL, answered_at = NULL, words = NULL
+    WHERE offers.state = 'unsent'
 """)
 
 
@@ -232,7 +240,8 @@ def _offer(turn: Turn, case: Case, claimed: Claimed, *, slot: int) -> Asked:
         id=uuid7(),
         case_id=case.id,
         volunteer=claimed.volunteer,
-        role="",
+        role=claimed.choice.candidate.role,
+        home_district=claimed.choice.candidate.district,
         answer_code=codes.numbered_code(claimed.code_number),
         state="offered",
         distance_m=claimed.choice.candidate.distance_m,
@@ -298,7 +307,8 @@ def _wait(turn: Turn, case: Case, reason: str) -> None:
     state = "waiting" if case.escalated_at is None else "escalated"
     news = (case.state, case.waiting_for) != (state, reason)
     case.state, case.waiting_for = state, reason
-    if reason == "no_volunteer_in_reach" and case.escalated_at is None:
+    # Also to those who were told before that the search goes on.
+    if reason == "no_volunteer_in_reach" and case.escalated_for != "nobody_left_to_ask":
         turn.escalate(case, "nobody_left_to_ask")
     elif news:
         turn.tell(case, PublicCaseWaiting)
@@ -311,18 +321,6 @@ def _next_action(turn: Turn, case: Case) -> datetime:
     if case.escalated_at is None and case.escalate_at is not None:
         moments.append(case.escalate_at)
     return min(moments)
-
-
-def reopen(turn: Turn, case: Case) -> None:
-    """Whoever had the case has it no longer: look again from the beginning, and give the search its
-    time before a coordinator is told again. Nobody is asked twice, as their offers stay."""
-    policy = turn.district(case).policy
-    case.state, case.waiting_for = "searching", None
-    case.stage = case.asked_in_stage = 0
-    case.escalated_at = case.escalated_for = None
-    case.escalate_at = turn.moment + policy.escalate_after[case.urgency]
-    turn.tell(case, PublicCaseReopened)
-    turn.seeking.add(case.id)
 
 
 # --- when a moment has come -----------------------------------------------------------------------
@@ -364,7 +362,9 @@ async def due(
 
 def come_due(turn: Turn, case: Case) -> None:
     """What a passed moment means for a case."""
-    late = case.escalated_at is None and (case.escalate_at or turn.moment) <= turn.moment
+    if case.state == "closed":
+        case.next_action_at = None
+        return
     if case.state in HELD:
         _silent_holder(turn, case)
         return
@@ -372,7 +372,8 @@ def come_due(turn: Turn, case: Case) -> None:
         if offer.respond_by <= turn.moment:
             turn.close_offer(offer, "expired", "expired")
             turn.log(case, "expired", offer=offer.id)
-    if late and case.state in (*UNSERVED, "offered"):
+    escalate_at = case.escalate_at if case.escalated_at is None else None
+    if escalate_at is not None and escalate_at <= turn.moment:
         turn.escalate(case, "nobody_accepted_in_time")
     turn.seeking.add(case.id)
 
@@ -383,22 +384,28 @@ def _silent_holder(turn: Turn, case: Case) -> None:
     if holder.state == "accepted":
         turn.close_offer(holder, "lapsed", "lapsed")
         turn.log(case, "lapsed", offer=holder.id)
-        reopen(turn, case)
+        transitions.reopen(turn, case)
     else:
         turn.escalate(case, "no_news_after_arrival")
-        case.next_action_at = None
+        # And again, as long as nobody says how it ended.
+        case.next_action_at = turn.moment + turn.district(case).policy.report_within
 
 
 # --- when somebody has become available -----------------------------------------------------------
 
-_OPENED = sql("DELETE FROM openings RETURNING district")
+_OPENED = sql("""
+    DELETE FROM openings WHERE district = ANY (CAST(:districts AS text[])) RETURNING district
+""")
 _WAKE = sql("""
     UPDATE cases SET next_action_at = now()
     WHERE id IN (
         SELECT id FROM cases
-        WHERE state IN ('searching', 'waiting', 'escalated')
-          AND district = ANY (CAST(:districts AS text[]))
-          AND (next_action_at IS NULL OR next_action_at > now())
+        WHERE id IN (
+            SELECT id FROM cases
+            WHERE state IN ('searching', 'waiting', 'escalated')
+              AND district = ANY (CAST(:districts AS text[])) AND next_action_at > now()
+            -- As many as one sweep takes: the timer of the others comes soon enough.
+            ORDER BY urgency <> 'urgent', reported_at, id LIMIT :limit)
         ORDER BY id FOR NO KEY UPDATE)
 """)
 
@@ -406,11 +413,16 @@ _WAKE = sql("""
 async def wake(session: AsyncSession, *, districts: Mapping[str, District]) -> None:
     """Where somebody has become available, cases that wait look again now: those of the district,
     and of those that may ask it as a neighbour. A transaction of its own: it waits for cases."""
-    opened = set(column(await execute(session, _OPENED)))
+    opened = set(column(await execute(session, _OPENED, {"districts": _known(districts)})))
     helped = {
         code
         for code, district in districts.items()
         if code in opened or opened.intersection(district.policy.neighbours)
     }
     if helped:
-        await execute(session, _WAKE, {"districts": list(helped)})
+        await execute(session, _WAKE, {"districts": list(helped), "limit": SWEEP_SIZE})
+
+
+def _known(districts: Mapping[str, District]) -> list[str]:
+    """The districts and whom they may ask: openings elsewhere are for others to take."""
+    return sorted({*districts, *(n for d in districts.values() for n in d.policy.neighbours)})
