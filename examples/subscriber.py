@@ -26,7 +26,8 @@ async def main() -> None:
             expected = versions.get(case, 0) + 1
             versions[case] = max(data["version"], versions.get(case, 0))
             gap = f"  GAP: expected version {expected}" if data["version"] != expected else ""
-            why = f" ({data['waiting_for']})" if data.get("waiting_for") else ""
+            words = [data.get(key) for key in ("waiting_for", "escalated_for", "outcome")]
+            why = f" ({', '.join(filter(None, words))})" if any(words) else ""
             drill = "DRILL " if event.get("drill") else ""
             what = f"{drill}{data['urgency']} {data['category']} in {data['subdistrict']['name']}"
             state = f"version {data['version']}: {data['state']}{why}"
