@@ -35,11 +35,11 @@ from uuid_utils.compat import uuid7
 from bench import postgis
 from ops import embedded_postgres
 from services.assignment import loop, matching, search
-from services.assignment.search import Candidate, Found, Need, Stage
+from services.assignment.search import Candidate, Contact, Found, Need, Stage
 from shared import migrations
 from shared.database import Database, Row, Statement, execute, sql
 from shared.districts import District, load_districts
-from shared.events import CaseReported, OfferedVolunteer, Place, ReportedCase
+from shared.events import CaseReported, Place, ReportedCase
 
 ROOT = Path(__file__).parent.parent
 DISTRICT = "19.04"
@@ -554,7 +554,7 @@ async def simulated(seed: int, utilisation: float, *, greedy: bool) -> dict[str,
     """
     rng = random.Random(seed)
     homes = numpy.array([(rng.uniform(0, SIDE_M), rng.uniform(0, SIDE_M)) for _ in range(PEOPLE)])
-    people = [OfferedVolunteer.model_construct(id=uuid7(), name="") for _ in range(PEOPLE)]
+    people = [Contact(uuid7(), "") for _ in range(PEOPLE)]
     number = {person.id: index for index, person in enumerate(people)}
     busy_until = numpy.zeros(PEOPLE)
     coming = arrivals(rng, utilisation)

@@ -27,22 +27,22 @@ import numpy
 from numpy.typing import NDArray
 
 from services.assignment import answers, duty, loop, matching, search, transitions
-from services.assignment.models import Case
-from services.assignment.search import Candidate, Found, Need
-from services.assignment.turn import OPEN, UNSERVED, Asked, Freed, Turn
+from services.assignment.search import Candidate, Contact, Found, Need
+from services.assignment.turn import OPEN, UNSERVED, Asked, Case, Freed, Turn
 from services.notification.letters import SILENT_REASONS
 from shared.districts import District
 from shared.events import (
     Answer,
     CaseEscalated,
+    Category,
     Event,
     GivenAnswer,
     OfferAnswered,
     OfferClosed,
-    OfferedVolunteer,
     OfferMade,
     PublicCase,
     PublicCaseReopened,
+    Urgency,
 )
 from shared.places import EARTH_RADIUS_M, Place
 
@@ -137,9 +137,9 @@ class Volunteers:
         """``rows`` as services.assignment.volunteers.read_csv makes them; each has an id."""
         rows = sorted(rows, key=lambda row: UUID(str(row["id"])))
         self.contacts = [
-            OfferedVolunteer.model_construct(
-                id=row["id"], name=row["name"], phone=row.get("phone"), email=row.get("email"),
-                language=row.get("language", "id"),
+            Contact(
+                row["id"], row["name"], row.get("phone"), row.get("email"),
+                row.get("language", "id"),
             )
             for row in rows
         ]  # fmt: skip
@@ -510,21 +510,23 @@ class Run:
         await self._finish(turn)
 
     def _case(self, report: Report, moment: datetime) -> Case:
-        number, place = len(self.tallies) + 1, report.place
-        known = {
-            "id": UUID(int=number),
-            "code": str(number),
-            "category": report.category,
-            "urgency": report.urgency,
-            "people": report.people,
-            "drill": False,
-            "reported_at": report.at,
-            "state": "searching",
-            "version": 1,
-            "changed_at": moment,
-        }
+        number = len(self.tallies) + 1
         # A place has the names of the case's columns, and radius_m.
-        case = cast(Case, SimpleNamespace(**_BLANK_CASE | asdict(place) | known))
+        place = {name: value for name, value in asdict(report.place).items() if name != "radius_m"}
+        case = Case(
+            id=UUID(int=number),
+            code=str(number),
+            category=cast(Category, report.category),
+            urgency=cast(Urgency, report.urgency),
+            people=report.people,
+            drill=False,
+            traceparent=None,
+            reported_at=report.at,
+            state="searching",
+            version=1,
+            changed_at=moment,
+            **place,
+        )
         self.tallies[case.id] = Tally(urgent=case.urgency == "urgent")
         self._offers[case.id] = []
         return case
@@ -662,15 +664,8 @@ class Run:
             self.volunteers.forget(case.id, (case.district, *neighbours))
 
 
-# Out of its table: SQLAlchemy would watch every change, which costs a third of a run.
-_BLANK_CASE: dict[str, Any] = {
-    name: None if field_.is_required() else field_.get_default()
-    for name, field_ in Case.model_fields.items()
-}
-
-
 def _first(case: Case) -> tuple[bool, bool, datetime | None, UUID]:
-    """The order in which a sweep takes cases (`offers._DUE`)."""
+    """The order in which a sweep takes cases (`loop._DUE`)."""
     return case.state not in OPEN, case.urgency != "urgent", case.next_action_at, case.id
 
 

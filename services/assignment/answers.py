@@ -13,8 +13,7 @@ import structlog
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.assignment import loop, transitions
-from services.assignment.models import Case
-from services.assignment.turn import HELD, OPEN, UNREACHABLE_PAUSE, Asked, Turn
+from services.assignment.turn import HELD, OPEN, UNREACHABLE_PAUSE, Asked, Case, Turn
 from shared.database import execute, sql
 from shared.districts import District
 from shared.events import (

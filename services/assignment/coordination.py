@@ -15,8 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
 from services.assignment import loop, transitions
-from services.assignment.models import Case
-from services.assignment.turn import HELD, OPEN, Asked, Turn
+from services.assignment.turn import HELD, OPEN, Asked, Case, Turn
 from shared import codes
 from shared.database import column, execute, sql
 from shared.districts import District

@@ -6,7 +6,7 @@ Nothing lives in memory only: `next_action_at` of each case says when the sweep 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -14,15 +14,16 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
 from services.assignment import matching, search, transitions
-from services.assignment.models import Case
 from services.assignment.search import Claimed, Match, Need
 from services.assignment.turn import (
     HELD,
     OPEN,
     Asked,
+    Case,
     Turn,
     place,
     public,
+    row_of,
     utc_offset_minutes,
 )
 from shared import codes
@@ -30,13 +31,11 @@ from shared.database import column, execute, sql
 from shared.districts import District
 from shared.events import (
     CaseReported,
-    Category,
     MadeOffer,
     OfferMade,
     PublicCaseOffered,
     PublicCaseOpened,
     PublicCaseWaiting,
-    Urgency,
 )
 
 # How many due cases one sweep takes; the next follows at once if there are more.
@@ -97,11 +96,11 @@ _INSERT_CASES = sql("""
     ON CONFLICT (id) DO NOTHING
     RETURNING id, changed_at
 """)
-_REPORTED = {
+_REPORTED = (
     "id", "code", "district", "category", "urgency", "people", "latitude", "longitude",
     "approximate", "subdistrict", "subdistrict_name", "village", "village_name",
     "centre_latitude", "centre_longitude", "drill", "traceparent", "reported_at",
-}  # fmt: skip
+)  # fmt: skip
 
 
 async def _insert_cases(session: AsyncSession, reports: Sequence[CaseReported]) -> list[Case]:
@@ -113,13 +112,17 @@ async def _insert_cases(session: AsyncSession, reports: Sequence[CaseReported]) 
             traceparent=report.traceparent,
             state="searching",
             version=1,
-            **report.data.model_dump(include={"code", "category", "urgency", "people"}),
-            **report.data.place.model_dump(),
+            changed_at=report.time,
+            code=report.data.code,
+            category=report.data.category,
+            urgency=report.data.urgency,
+            people=report.data.people,
             reported_at=report.data.reported_at,
+            **vars(report.data.place),
         )
         for report in reports
     }
-    rows = [case.model_dump(mode="json", include=_REPORTED) for case in cases.values()]
+    rows = [row_of(case, _REPORTED) for case in cases.values()]
     inserted = await execute(session, _INSERT_CASES, {"cases": json.dumps(rows)})
     for row in inserted:
         cases[row.id].changed_at = row.changed_at.astimezone(UTC)
@@ -239,7 +242,7 @@ def _offer(turn: Turn, case: Case, claimed: Claimed, *, slot: int) -> Asked:
     return Asked(
         id=uuid7(),
         case_id=case.id,
-        volunteer=claimed.volunteer,
+        volunteer=claimed.volunteer.offered(),
         role=claimed.choice.candidate.role,
         home_district=claimed.choice.candidate.district,
         answer_code=codes.numbered_code(claimed.code_number),
@@ -284,8 +287,8 @@ def made_offer(turn: Turn, case: Case, offer: Asked) -> MadeOffer:
         respond_by=offer.respond_by,
         volunteer=offer.volunteer,
         distance_m=round(offer.distance_m, 1),
-        category=cast(Category, case.category),
-        urgency=cast(Urgency, case.urgency),
+        category=case.category,
+        urgency=case.urgency,
         people=case.people,
         place=place(case),
         utc_offset_minutes=utc_offset_minutes(turn.district(case), turn.moment),

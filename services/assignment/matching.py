@@ -11,9 +11,8 @@ from uuid import UUID
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.assignment import search
-from services.assignment.search import Candidate, Found, Match, Need
+from services.assignment.search import Candidate, Contact, Found, Match, Need
 from shared.database import column, execute, sql
-from shared.events import OfferedVolunteer
 
 # How many of the nearest are fetched per case beside those it wants: if a whole batch comes from
 # one place, whoever finds all of them taken looks again in the next round.
@@ -123,7 +122,7 @@ _READY_NOW = "(v.ready_changes_at IS NULL OR v.ready_changes_at > now())"
 # with the first row of each case and district only, as reading them costs more than finding them.
 _CANDIDATES = sql(f"""
     SELECT need.case_id, near.*,
-           CASE WHEN near.place > 1 THEN '[]' ELSE passed_over.by END AS by
+           CASE WHEN near.place IS NULL OR near.place = 1 THEN passed_over.by END AS by
     FROM {_NEEDS}
     CROSS JOIN LATERAL (
         SELECT coalesce(
@@ -182,11 +181,9 @@ async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID
     for row in rows:
         about = found[row.case_id]
         # One row per candidate, the first of each district with its list.
-        about.passed_over += [one for one in row.by if one not in about.passed_over]
+        about.passed_over += [one for one in row.by or () if one not in about.passed_over]
         if row.id is not None:
-            volunteer = OfferedVolunteer.model_construct(
-                id=row.id, name=row.name, phone=row.phone, email=row.email, language=row.language
-            )
+            volunteer = Contact(row.id, row.name, row.phone, row.email, row.language)
             candidate = Candidate(
                 volunteer,
                 row.distance_m,

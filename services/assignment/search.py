@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 from uuid import UUID
 
 import numpy
@@ -106,7 +106,21 @@ class Need:
         return max(stage.radius_m for stage in self.stages[self.stage :] if stage.lane == lane)
 
 
-@dataclass(frozen=True)
+class Contact(NamedTuple):
+    """Whom one could ask. Light, as many are looked at for each who is asked."""
+
+    id: UUID
+    name: str
+    phone: str | None = None
+    email: str | None = None
+    language: str = "id"
+
+    def offered(self) -> OfferedVolunteer:
+        """The same as an offer carries it."""
+        return OfferedVolunteer.model_construct(**self._asdict())
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A volunteer who could be asked.
 
@@ -114,7 +128,7 @@ class Candidate:
     often they were asked of late.
     """
 
-    volunteer: OfferedVolunteer
+    volunteer: Contact
     distance_m: float
     free: int
     busy: int = 0
@@ -315,7 +329,7 @@ class Claimed:
     nearer: list[dict[str, Any]]
 
     @property
-    def volunteer(self) -> OfferedVolunteer:
+    def volunteer(self) -> Contact:
         """Who is asked."""
         return self.choice.candidate.volunteer
 

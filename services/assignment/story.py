@@ -14,8 +14,7 @@ from zoneinfo import ZoneInfo
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.assignment.models import Case
-from services.assignment.turn import HELD, STATES, place
+from services.assignment.turn import HELD, STATES
 from shared import codes
 from shared.database import Row, execute, sql
 from shared.districts import District
@@ -211,7 +210,7 @@ async def story(session: AsyncSession, code: str) -> Story | None:
     names = await _names(session, [offer.reasons for offer in offers])
     return Story(
         case=_case_now(case),
-        place=place(Case(**{name: case[name] for name in Case.model_fields})),
+        place=Place.model_validate({name: case[name] for name in Place.model_fields}),
         offers=[_offer(row, names) for row in offers],
         log=[StoryLine(**dict(row)) for row in await execute(session, _LOG, {"id": case.id})],
         answers=[

@@ -2,8 +2,7 @@
 
 from datetime import timedelta
 
-from services.assignment.models import Case
-from services.assignment.turn import HELD, OPEN, Asked, Turn
+from services.assignment.turn import HELD, OPEN, Asked, Case, Turn
 from shared.events import (
     PublicCaseAccepted,
     PublicCaseArrived,

@@ -17,13 +17,13 @@ from zoneinfo import ZoneInfo
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.assignment import matching, openings
-from services.assignment.models import Case
 from shared import outbox
 from shared.database import clock, execute, sql
 from shared.districts import District
 from shared.events import (
     AskedVolunteer,
     CaseEscalated,
+    Category,
     ClosedOffer,
     Coordinator,
     EscalatedCase,
@@ -34,6 +34,7 @@ from shared.events import (
     PublicCase,
     PublicCaseEscalated,
     PublicSubdistrict,
+    Urgency,
 )
 
 OPEN = ("offered",)
@@ -43,6 +44,43 @@ OPEN_STATES = (*UNSERVED, "offered", *HELD)
 STATES = (*OPEN_STATES, "closed")
 # Whom no channel has reached is left alone for a while: the telephone is off, or the number dead.
 UNREACHABLE_PAUSE = timedelta(minutes=15)
+
+
+@dataclass
+class Case:
+    """A case as its row says, to be changed by the rules; see models.Case for the columns."""
+
+    id: UUID
+    code: str
+    district: str
+    category: Category
+    urgency: Urgency
+    people: int
+    latitude: float
+    longitude: float
+    approximate: bool
+    subdistrict: str
+    subdistrict_name: str
+    village: str | None
+    village_name: str | None
+    centre_latitude: float
+    centre_longitude: float
+    drill: bool
+    traceparent: str | None
+    reported_at: datetime
+    state: str
+    version: int
+    changed_at: datetime
+    waiting_for: str | None = None
+    next_action_at: datetime | None = None
+    parallel: int = 1
+    stage: int = 0
+    asked_in_stage: int = 0
+    escalate_at: datetime | None = None
+    escalated_at: datetime | None = None
+    escalated_for: str | None = None
+    outcome: str | None = None
+    closed_at: datetime | None = None
 
 
 @dataclass
@@ -326,7 +364,7 @@ class Turn:
         await execute(
             session,
             _WRITE_CASES,
-            {"cases": json.dumps([_row(case) for case in self.cases.values()])},
+            {"cases": json.dumps([row_of(case, _CASE_COLUMNS) for case in self.cases.values()])},
         )
         if self._log:
             await execute(
@@ -396,14 +434,21 @@ _WRITE_LOG = sql("""
     ORDER BY place
 """)
 
-_CASE_COLUMNS = {
+_CASE_COLUMNS = (
     "id", "state", "waiting_for", "version", "changed_at", "next_action_at", "parallel", "stage",
     "asked_in_stage", "escalate_at", "escalated_at", "escalated_for", "outcome", "closed_at",
-}  # fmt: skip
+)  # fmt: skip
 
 
-def _row(case: Case) -> dict[str, Any]:
-    return case.model_dump(mode="json", include=_CASE_COLUMNS)
+def row_of(case: Case, columns: Sequence[str]) -> dict[str, Any]:
+    """Some columns of a case, as JSON."""
+    return {column: _jsonable(getattr(case, column)) for column in columns}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
 
 
 def _json_of(offers: Sequence[Asked]) -> str:

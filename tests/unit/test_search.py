@@ -16,6 +16,7 @@ from services.assignment import search
 from services.assignment.search import (
     Candidate,
     Choice,
+    Contact,
     Found,
     Need,
     Stage,
@@ -27,7 +28,6 @@ from services.assignment.search import (
     widen,
 )
 from shared.districts import District
-from shared.events import OfferedVolunteer
 from tests.factories import NOON
 from tests.integration.cases import with_policy
 
@@ -41,8 +41,8 @@ STAGES = (
 )
 
 
-def volunteer(number: int) -> OfferedVolunteer:
-    return OfferedVolunteer(id=UUID(int=number + 1), name=f"Volunteer {number}", phone="+62811")
+def volunteer(number: int) -> Contact:
+    return Contact(UUID(int=number + 1), f"Volunteer {number}", "+62811")
 
 
 def need(number: int = 0, *, minute: int = 0, **values: Any) -> Need:
