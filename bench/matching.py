@@ -286,7 +286,7 @@ def per_s(count: float, times: Sequence[Took]) -> dict[str, float]:
 def looked_for(needs: Sequence[Need]) -> dict[str, Any]:
     """The values of the matching's statement, as the matching itself makes them."""
     return matching._arrays([(need, DISTRICT) for need in needs]) | {
-        "limit": matching.CANDIDATES + 1,
+        "limit": search.CANDIDATES + 1,
         "named": search.NEARER_NAMED,
         "recent": needs[0].recent,
     }
@@ -576,7 +576,7 @@ async def simulated(seed: int, utilisation: float, *, greedy: bool) -> dict[str,
             found = {}
             for need in needs:
                 away = numpy.hypot(*(homes[free] - waiting[need.case_id].place).T)
-                order = numpy.argsort(away)[: matching.CANDIDATES + 1]
+                order = numpy.argsort(away)[: search.CANDIDATES + 1]
                 found[need.case_id] = Found(
                     [Candidate(people[free[i]], float(away[i]), free=1) for i in order]
                 )

@@ -26,7 +26,7 @@ from uuid import UUID
 import numpy
 from numpy.typing import NDArray
 
-from services.assignment import answers, duty, loop, matching, search, transitions
+from services.assignment import answers, duty, loop, search, transitions
 from services.assignment.search import Candidate, Contact, Found, Need
 from services.assignment.turn import OPEN, UNSERVED, Asked, Case, Freed, Turn
 from services.notification.letters import SILENT_REASONS
@@ -175,7 +175,7 @@ class Volunteers:
 
     def look(self, needs: Sequence[Need], moment: datetime) -> dict[UUID, Found]:
         """The nearest who could be asked for each case now, as `matching._candidates` finds."""
-        limit = matching.CANDIDATES + max(need.wanted for need in needs)
+        limit = max(need.candidates for need in needs)
         since = moment - max(need.recent for need in needs)
         free = self._available() & (self.changes_at > moment.timestamp())
         return {need.case_id: Found(self._candidates(need, free, limit, since)) for need in needs}

@@ -14,9 +14,6 @@ from services.assignment import search
 from services.assignment.search import Candidate, Contact, Found, Match, Need
 from shared.database import column, execute, sql
 
-# How many of the nearest are fetched per case beside those it wants: if a whole batch comes from
-# one place, whoever finds all of them taken looks again in the next round.
-CANDIDATES = 8
 _HOLD = sql("""
     SELECT pg_advisory_xact_lock(hashtextextended('jangkau.places.' || district, 0))
     FROM unnest(CAST(:districts AS text[])) AS district
@@ -172,7 +169,7 @@ async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID
         _CANDIDATES,
         _arrays([(need, district) for need in needs for district in need.districts])
         | {
-            "limit": CANDIDATES + max(need.wanted for need in needs),
+            "limit": max(need.candidates for need in needs),
             "named": search.NEARER_NAMED,
             "recent": max(need.recent for need in needs),
         },

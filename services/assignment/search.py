@@ -22,6 +22,10 @@ from shared.policy import Policy
 
 # Of a pair that must not be: far more than all distances of a batch together, and still exact.
 IMPOSSIBLE = 1e12
+# How many of the nearest are looked at for a case beside those it wants; at each further look twice
+# as many, for a whole batch may come from one place, where all have the same neighbours.
+CANDIDATES = 8
+MOST_DOUBLINGS = 6
 # How many of those who were nearer are named in an offer's reasons.
 NEARER_NAMED = 5
 
@@ -77,6 +81,12 @@ class Need:
     busy_counts_m: float = 0.0
     recent: timedelta = timedelta(days=14)
     passed: frozenset[UUID] = frozenset()
+    looks: int = 0
+
+    @property
+    def candidates(self) -> int:
+        """How many of the nearest are to be looked at now."""
+        return (CANDIDATES + self.wanted) << min(self.looks, MOST_DOUBLINGS)
 
     @property
     def exhausted(self) -> bool:
@@ -367,7 +377,7 @@ async def find(needs: Sequence[Need], *, look: Look, claim: Claim) -> dict[UUID,
                 wanting[id_] = asked_one(wanting[id_], claimed.volunteer.id)
                 matches[id_].need = wanting[id_]
         wanting = {
-            id_: widen(need)
+            id_: replace(widen(need), looks=need.looks + 1)
             for id_, need in wanting.items()
             if not need.exhausted
             and need.wanted > 0

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from services.assignment import loop, matching, openings
+from services.assignment import loop, matching, openings, search
 from shared.database import Database
 from shared.districts import District
 from shared.events import MadeOffer, OfferMade, PublicCase
@@ -56,7 +56,7 @@ async def test_near_means_along_the_great_circle_and_not_in_degrees(
     assignment_database: Database, policy: Districts
 ) -> None:
     """At 60° a degree of longitude is half a degree of latitude: planar degrees choose wrong."""
-    for number in range(matching.CANDIDATES + 2):  # more than are looked at for one case
+    for number in range(search.CANDIDATES + 2):  # more than are looked at for one case
         await volunteer(assignment_database, 60.20 + number / 1000, 100.0)  # 22 km
     east = await volunteer(assignment_database, 60.0, 100.30)  # 17 km, though more degrees
     reported = case_reported(60.0, 100.0)
