@@ -23,7 +23,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 # What a database call can raise, beside what is transient anyway (OSError, TimeoutError).
-DATABASE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, PoolTimeoutError)
+DATABASE_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    DBAPIError,
+    PoolTimeoutError,
+)
 
 # SQLSTATE classes that pass by themselves: connection, rollback (serialization, deadlock),
 # resources (disk, memory, connections), lock not available, operator intervention, system error.
@@ -51,6 +57,10 @@ def is_transient(error: BaseException) -> bool:
         return _passes(sqlstate)
     if isinstance(error, asyncpg.PostgresError):
         return _passes(error.sqlstate)
+    # A connection that was ended between two messages of the server leaves asyncpg's protocol in a
+    # state from which it cannot go on ("cannot switch to state 11"); `_fetch` throws it away.
+    if isinstance(error, asyncpg.InternalClientError):
+        return True
     # asyncpg's word for a connection that has gone; its other InterfaceErrors are our mistakes.
     return isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
 
@@ -139,6 +149,9 @@ async def _fetch(
         rows: list[Row] = await connection.fetch(
             statement.numbered, *arguments, timeout=limit, record_class=Row
         )
+    except asyncpg.InternalClientError:
+        connection.terminate()
+        raise
     except asyncpg.PostgresError as error:
         error.detail = None  # quotes the row, which may be personal, and errors are logged
         raise

@@ -4,12 +4,13 @@ import asyncio
 import random
 from datetime import UTC, datetime
 
+import asyncpg
 import pytest
 from asyncpg import UniqueViolationError
 from asyncpg.transaction import Transaction
 from sqlalchemy.exc import IntegrityError
 
-from shared.database import Database, execute, is_transient, sql
+from shared.database import Database, _fetch, execute, is_transient, sql
 from shared.inbox import InboxRow
 from tests.factories import case_reported
 
@@ -129,3 +130,22 @@ async def test_an_error_keeps_the_row_it_is_about_to_itself(intake_database: Dat
     with pytest.raises(UniqueViolationError) as refused:
         await intake_database.statement(twice, values)
     assert "Canary" not in str(refused.value)
+
+
+async def test_a_connection_that_asyncpg_can_no_longer_use_is_thrown_away_and_passes() -> None:
+    """The server ended it between two messages: "cannot switch to state 11"."""
+
+    class Broken:
+        terminated = False
+
+        async def fetch(self, *_: Any, **__: Any) -> None:
+            raise asyncpg.InternalClientError("cannot switch to state 11; another operation (2) …")
+
+        def terminate(self) -> None:
+            self.terminated = True
+
+    connection = Broken()
+    with pytest.raises(asyncpg.InternalClientError) as broken:
+        await _fetch(connection, sql("SELECT 1"), None)
+    assert connection.terminated
+    assert is_transient(broken.value)
