@@ -231,6 +231,7 @@ def _print_addresses(stack: "Stack") -> None:
     lines = [
         f"Reports in         {intake}/v1/reports",
         f"Volunteers         {assignment}/v1/volunteers",
+        f"Coordinators       {assignment}/v1/cases",
         f"Phones, answers    {stack.url('notification')}/sandbox",
         f"Public feed        {stack.environment['JANGKAU_KAFKA_BOOTSTRAP_SERVERS']}, public.cases",
         f"API documents      {intake}/openapi.json",

@@ -196,7 +196,8 @@ def _who_or_why_not(case: "CaseNow") -> str:
         for known, word in ((WAITING_FOR, case.waiting_for), (REASONS, case.escalated_for))
         if word and case.state != "closed"
     ]
-    return "; ".join(who + why)
+    # While somebody is asked it is what the coordinator was told, not how things stand.
+    return "; ".join(who + ([f"told: {word}" for word in why] if case.state == "offered" else why))
 
 
 # --- the story of one -----------------------------------------------------------------------------

@@ -21,7 +21,8 @@ ReportsFile = Annotated[
         "--reports",
         exists=True,
         dir_okay=False,
-        help="CSV with reported_at, latitude, longitude and optional type, channel, area",
+        help="CSV with reported_at, latitude, longitude (or village, subdistrict) and optional "
+        "category or type, description, channel, urgency, area",
     ),
 ]
 Speed = Annotated[

@@ -158,8 +158,8 @@ async def _count(stack: Stack, played: Played, feed: PublicFeed) -> Result:
     offers, volunteers = _parts(await stack.rows("assignment", _OFFERS_AND_VOLUNTEERS))
     messages = await stack.rows(
         "notification",
-        """SELECT offer_id, case_id, recipient, state, created_at
-           FROM messages WHERE purpose = 'offer'""",
+        """SELECT offer_id, case_id, recipient, purpose, state, attempts, created_at
+           FROM messages WHERE purpose IN ('offer', 'assigned')""",
     )
     missing = _missing(played, reports, cases, offers, messages, feed)
     unfinished = [id_ for id_, case in cases.items() if not _ended(case)]
@@ -170,7 +170,7 @@ async def _count(stack: Stack, played: Played, feed: PublicFeed) -> Result:
         refused=len(played.refused),
         cases=len(cases),
         offers=len(offers),
-        messages_sent=sum(message.state == "sent" for message in messages),
+        messages_sent=sum(m.state == "sent" for m in messages if m.purpose == "offer"),
         waiting=sum(case.state == "waiting" for case in cases.values()),
         escalated=await _number(stack, "assignment", _ESCALATED),
         dead_letters=sum([await _number(stack, name, _PARKED) for name in SERVICES]),
@@ -239,16 +239,22 @@ _PARKED = "SELECT count(*) AS n FROM dead_letters WHERE state = 'parked'"
 _ACCEPTED = """
     SELECT count(DISTINCT case_id) AS n FROM case_log WHERE what IN ('accepted', 'assigned')
 """
-# Two who had the same case at the same time: the second was accepted before the first had ended.
+# Two who had the same case at the same time: the second got it before the first had lost it. By
+# the order of the case's story, as an offer that a coordinator gives out again begins anew.
 _DOUBLE = """
     WITH held AS (
-        SELECT l.case_id, l.offer_id, l.at AS since, coalesce(o.ended_at, 'infinity') AS until
-        FROM case_log l JOIN offers o ON o.id = l.offer_id
-        WHERE l.what IN ('accepted', 'assigned')
+        SELECT l.case_id, l.id AS since,
+               (SELECT min(e.id) FROM case_log e
+                WHERE e.case_id = l.case_id AND e.id > l.id
+                  AND (e.what LIKE 'closed:%'
+                       OR e.offer_id = l.offer_id
+                          AND e.what IN ('released', 'lapsed', 'handed_back', 'unreachable'))
+               ) AS until
+        FROM case_log l WHERE l.what IN ('accepted', 'assigned')
     )
     SELECT count(DISTINCT a.case_id) AS n
-    FROM held a JOIN held b ON a.case_id = b.case_id AND a.offer_id < b.offer_id
-    WHERE a.since < b.until AND b.since < a.until
+    FROM held a JOIN held b ON a.case_id = b.case_id AND a.since < b.since
+    WHERE a.until IS NULL OR a.until > b.since
 """
 
 
@@ -285,7 +291,10 @@ def _count_the_loop(result: Result, offers: Sequence[Row], messages: Sequence[Ro
     for offer in sorted(offers, key=lambda offer: offer.made_at):
         first.setdefault(offer.case_id, offer.made_at)
     result.reoffers = sum(offer.made_at > first[offer.case_id] for offer in offers)
-    asked = _counted((message.case_id, message.recipient) for message in messages)
+    # What was never tried was never asked.
+    asked = _counted(
+        (m.case_id, m.recipient) for m in messages if m.purpose == "offer" and m.attempts
+    )
     result.asked_twice = sum(count > 1 for count in asked.values())
     late = sorted(_lateness(offers, messages))
     if late:

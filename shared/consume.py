@@ -103,6 +103,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.lag = 0
         self.standing_by = False
         self.joined = False
+        self.rebalancing = False
         self.caught_up = False
         self.unreadable: str | None = None
         self._handler = handler
@@ -225,7 +226,11 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     def hears(self) -> bool:
         """Whether what others have said by now has been heard: it is in its group, Kafka answers,
         and it has caught up once since (or had time enough to)."""
-        if not self.joined or self._idle_seconds() > SILENT_AFTER.total_seconds():
+        if (
+            not self.joined
+            or self.rebalancing
+            or self._idle_seconds() > SILENT_AFTER.total_seconds()
+        ):
             return False
         patience = time.monotonic() - self._assigned_at > CATCH_UP_WITHIN.total_seconds()
         return self.caught_up or patience
@@ -257,12 +262,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: set[Partition]) -> None:
         """A rebalance has begun."""
-        self.standing_by = False
+        self.standing_by, self.rebalancing = False, True
 
     async def on_partitions_assigned(self, assigned: set[Partition]) -> None:
         """A rebalance has ended. With more replicas than partitions some have none: standing by."""
         self.standing_by = not assigned
-        self.joined, self.caught_up = True, False
+        self.joined, self.rebalancing, self.caught_up = True, False, False
         self._assigned_at = time.monotonic()
         self._last_progress = time.monotonic()
         log.info("partitions.assigned", consumer=self.name, partitions=len(assigned))

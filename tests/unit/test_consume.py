@@ -187,6 +187,21 @@ async def test_a_consumer_hears_once_it_has_joined_and_caught_up() -> None:
         assert reader.hears is hears
 
 
+async def test_a_consumer_hears_nothing_while_its_group_rebalances() -> None:
+    reader = consumer()
+    await reader.on_partitions_assigned({TopicPartition("x", 0)})
+    reader.subscriber = SimpleNamespace(consumer=_Client(0, 0))
+    await reader.observe()
+    assert reader.hears
+    await reader.on_partitions_revoked({TopicPartition("x", 0)})
+    await reader.observe()  # of the partitions that are about to go
+    assert not reader.hears
+    await reader.on_partitions_assigned({TopicPartition("x", 0)})
+    assert not reader.hears
+    await reader.observe()
+    assert reader.hears
+
+
 async def test_a_consumer_to_which_kafka_does_not_answer_hears_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
