@@ -44,6 +44,10 @@ class Subscriber:
         return about
 
 
+def _heeds_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @asynccontextmanager
 async def subscriber(stack: Stack, *, prefix: str | None = None) -> AsyncIterator[Subscriber]:
     """The example, told where the feed is and nothing else; Ctrl-C ends it well."""
@@ -56,6 +60,8 @@ async def subscriber(stack: Stack, *, prefix: str | None = None) -> AsyncIterato
         },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        # As in a terminal: what a shell starts in the background ignores Ctrl-C, and so would it.
+        preexec_fn=_heeds_ctrl_c,
     )
     running = Subscriber(process)
     try:
