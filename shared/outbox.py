@@ -133,7 +133,6 @@ class Relay:
     def __init__(self, database: Database, publish: Publish, *, service: str) -> None:
         self.database = database
         self.service = service
-        self.failing_since: float | None = None
         self._publish = publish
         self._wake = database.wake_on_commit(WORK)
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import structlog
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.assignment import loop, transitions
@@ -23,8 +22,6 @@ from shared.events import (
     OfferAnswered,
     OfferUnreachable,
 )
-
-log = structlog.get_logger("answers")
 
 # Notification's word for an offer that it could not try before its deadline.
 NOT_SENT_IN_TIME = "not_sent_in_time"
@@ -136,7 +133,7 @@ def unreachable(turn: Turn, event: OfferUnreachable) -> None:
         turn.end(offer, "unsent" if never_asked else "unreachable", rest=pause)
     elif offer.state == "expired" and never_asked:
         turn.rename(offer, "unsent")
-    elif offer.state == "accepted" and offer.assigned_by:
+    elif offer.state == "accepted" and offer.assigned_by and not never_asked:
         turn.end(offer, "unreachable", rest=UNREACHABLE_PAUSE)
         transitions.reopen(turn, case)
         turn.escalate(case, "assigned_unreachable")

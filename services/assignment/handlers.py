@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.assignment import answers, duty, loop, openings
@@ -22,6 +22,10 @@ log = structlog.get_logger("sweep")
 SWEEP_FAILURES = Counter(
     "jangkau_sweep_failures_total",
     "Cases that the sweep could not act on. Any rise: a person has to look at the log.",
+)
+POLICY_REFUSED = Gauge(
+    "jangkau_policy_refused",
+    "1 while a district's folder holds a file that is refused; the one before stays in force.",
 )
 # A case on which the sweep fails is looked at again after this long, so that it holds up no other.
 FAILED_PAUSE = timedelta(minutes=5)
@@ -156,6 +160,7 @@ class PolicyWatch:
             before = self.districts.problem
             for code in await asyncio.to_thread(self.districts.reload):
                 log.info("policy.reloaded", district=code)
+            POLICY_REFUSED.set(self.districts.problem is not None)
             if self.districts.problem and self.districts.problem != before:
                 log.error("policy.refused", problem=self.districts.problem)
             await asyncio.sleep(self.EVERY_S)

@@ -221,11 +221,7 @@ def choose(
     one at most, so that the sum of the distances is the least.
     """
     ordered = sorted(needs, key=lambda n: (not n.pressing, n.reported_at, n.case_id))
-    free = {
-        candidate.volunteer.id: candidate.free
-        for need in ordered
-        for candidate in candidates.get(need.case_id, ())
-    }
+    free = _free_places(ordered, candidates)
     if is_surge(ordered, candidates):
         return _least_distance(ordered, candidates, free)
     return _best_first(ordered, candidates, free)
@@ -233,12 +229,18 @@ def choose(
 
 def is_surge(needs: Sequence[Need], candidates: Mapping[UUID, Sequence[Candidate]]) -> bool:
     """Whether there are more cases than free places among their candidates."""
-    free = {
+    return len(needs) > 1 and len(needs) > sum(_free_places(needs, candidates).values())
+
+
+def _free_places(
+    needs: Sequence[Need], candidates: Mapping[UUID, Sequence[Candidate]]
+) -> dict[UUID, int]:
+    """How many cases each of the candidates can take."""
+    return {
         candidate.volunteer.id: candidate.free
         for need in needs
         for candidate in candidates.get(need.case_id, ())
     }
-    return len(needs) > 1 and len(needs) > sum(free.values())
 
 
 def _best_first(

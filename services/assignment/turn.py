@@ -140,14 +140,7 @@ class Turn:
     ) -> "Turn":
         """Lock these cases, as many as there are, and read their offers."""
         rows = await execute(session, _TAKE, {"ids": list(case_ids)})
-        return await cls.of(session, [Case(**dict(row)) for row in rows], districts=districts)
-
-    @classmethod
-    async def of(
-        cls, session: AsyncSession, cases: Sequence[Case], *, districts: Mapping[str, District]
-    ) -> "Turn":
-        """A turn with cases that this transaction has locked already."""
-        turn = cls(await clock(session), districts, {case.id: case for case in cases})
+        turn = cls(await clock(session), districts, {row.id: Case(**dict(row)) for row in rows})
         for row in await execute(session, _OFFERS, {"ids": list(turn.cases)}):
             volunteer = OfferedVolunteer.model_construct(
                 id=row.volunteer_id, name=row.name, phone=row.phone, email=row.email,

@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from services.notification import answers
 from shared.database import Row, execute, sql
 from shared.events import Answer, Outcome
+from shared.words import one_line
 
 # Of each phone, and of all: what a page for people can show.
 LINES_SHOWN = 12
@@ -178,7 +179,7 @@ async def give(
             "event": event_id,
             "offer": offer_id,
             "address": asked.phone or asked.email or "",
-            "body": " ".join(part for part in said if part).replace("\x00", ""),
+            "body": one_line(" ".join(part for part in said if part)),
         },
     )
     return event_id

@@ -677,6 +677,22 @@ async def test_who_was_never_sent_the_offer_was_not_asked_and_can_be_asked_later
     assert len(await offers_of(db, case)) == 1
 
 
+async def test_a_named_volunteer_whom_nobody_can_reach_gives_the_case_back_and_only_then(
+    db: Database, policy: Districts
+) -> None:
+    first, second = await people(db, 2)
+    case, offer = await accepted(db, policy)
+    await run(db, "UPDATE offers SET assigned_by = 'Bu Rina'")
+    # The message that had asked before was not sent; the one about the assignment was.
+    await unreachable(db, policy, offer, "not_sent_in_time")
+    assert (await state_of(db, case)).state == "accepted"
+    await unreachable(db, policy, offer, "no_channel_left")
+    (escalated,) = await events_of(db, CaseEscalated)
+    assert escalated.data.reason == "assigned_unreachable"
+    assert (await open_offer(db, case)).volunteer_id == second
+    assert await places(db) == {first: 0, second: 1}
+
+
 async def test_whom_no_channel_reaches_is_left_alone_for_a_while(
     db: Database, policy: Districts
 ) -> None:
