@@ -68,7 +68,7 @@ class Event(Contract, Generic[Data]):
     id: UUID = Field(description="UUIDv7; the same fact has the same id")
     source: str = Field(description="the service that published it, such as /jangkau/intake")
     type: str
-    subject: UUID = Field(description="case id")
+    subject: UUID = Field(description="case id; of an event about a volunteer alone, theirs")
     time: Moment
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: str
@@ -128,6 +128,16 @@ class Place(Contract):
     centre_longitude: float = Field(description="of the subdistrict")
 
 
+class Reporter(Contract):
+    """Who told us, if they gave a contact. Internal: holds personal data."""
+
+    name: str | None = None
+    phone: str | None = Field(default=None, description="E.164")
+    email: str | None = None
+    language: str = "id"
+    wants_news: bool = Field(default=True, description="is told when somebody comes, and the end")
+
+
 class ReportedCase(Contract):
     """A report that passed the gate and needs a volunteer. Internal: holds personal data."""
 
@@ -138,6 +148,7 @@ class ReportedCase(Contract):
     people: int = Field(default=1, ge=1)
     channel: str
     reported_at: Moment
+    reporter: Reporter | None = None
 
 
 class CaseReported(Event[ReportedCase]):
@@ -155,6 +166,11 @@ class OfferedVolunteer(Contract):
     phone: str | None = Field(default=None, description="E.164")
     email: str | None = None
     language: str = "id"
+    channel: Word | None = Field(
+        default=None,
+        description="what they would rather be reached by, if it can be had",
+        json_schema_extra={"enum": ["sms", "email", "other"]},
+    )
 
 
 class MadeOffer(Contract):
@@ -171,6 +187,9 @@ class MadeOffer(Contract):
     place: Place
     utc_offset_minutes: int = Field(description="of the district, for times in messages")
     reported_at: Moment
+    reporter: Reporter | None = Field(
+        default=None, description="only once the volunteer has the case: with offer.assigned"
+    )
 
 
 class OfferMade(Event[MadeOffer]):
@@ -282,6 +301,98 @@ class OfferAnswered(Event[GivenAnswer]):
     type: Literal["id.jangkau.offer.answered.v1"] = "id.jangkau.offer.answered.v1"
 
 
+class ProgressedCase(Contract):
+    """What became of a case, for whoever reported it. Internal: holds the reporter's contact."""
+
+    code: str = Field(description="of the report")
+    step: Word = Field(json_schema_extra={"enum": ["accepted", "closed"]})
+    outcome: Word | None = Field(default=None, description="with closed")
+    reporter: Reporter
+
+
+class CaseProgressed(Event[ProgressedCase]):
+    """Something has happened that the reporter wanted to hear of."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.case.progressed.v1"] = "id.jangkau.case.progressed.v1"
+
+
+class PingedVolunteer(Contract):
+    """A test whether a volunteer can be reached. Internal: holds personal data."""
+
+    ping_id: UUID
+    answer_code: str = Field(description="short code that ties an answer to this test")
+    respond_by: Moment
+    volunteer: OfferedVolunteer
+
+
+class VolunteerPinged(Event[PingedVolunteer]):
+    """This volunteer is asked for a sign of life; the subject is the volunteer."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.volunteer.pinged.v1"] = "id.jangkau.volunteer.pinged.v1"
+
+
+class AnsweredPing(Contract):
+    """A sign of life. Internal: the words may say anything."""
+
+    ping_id: UUID
+    words: str | None = Field(default=None, max_length=1000, description="as they were written")
+    channel: Word
+
+
+class PingAnswered(Event[AnsweredPing]):
+    """A volunteer has answered a test; the subject is the volunteer."""
+
+    source_service = "notification"
+    type: Literal["id.jangkau.ping.answered.v1"] = "id.jangkau.ping.answered.v1"
+
+
+class UnreachedPing(Contract):
+    """A test that no channel could bring to its volunteer."""
+
+    ping_id: UUID
+    reason: Word
+
+
+class PingUnreachable(Event[UnreachedPing]):
+    """The volunteer's addresses are dead, or they want no messages; the subject is the volunteer."""
+
+    source_service = "notification"
+    type: Literal["id.jangkau.ping.unreachable.v1"] = "id.jangkau.ping.unreachable.v1"
+
+
+class StoppedVolunteer(Contract):
+    """A volunteer who wants no more messages by a channel, or wants them again."""
+
+    volunteer_id: UUID
+    channel: Word = Field(json_schema_extra={"enum": ["sms", "email", "other"]})
+    stopped: bool
+    reachable: bool = Field(description="whether another channel is left")
+
+
+class VolunteerStopped(Event[StoppedVolunteer]):
+    """A volunteer wrote STOP, or MULAI to be reached again; the subject is the volunteer."""
+
+    source_service = "notification"
+    type: Literal["id.jangkau.volunteer.stopped.v1"] = "id.jangkau.volunteer.stopped.v1"
+
+
+class RunLowBudget(Contract):
+    """What a district has spent on SMS today, in segments."""
+
+    day: str = Field(description="the district's own, such as 2026-11-24")
+    used: int = Field(ge=0)
+    budget: int = Field(ge=0)
+
+
+class SmsBudgetRunLow(Event[RunLowBudget]):
+    """The day's SMS budget is nearly spent; then only what is urgent goes by SMS."""
+
+    source_service = "notification"
+    type: Literal["id.jangkau.sms_budget.run_low.v1"] = "id.jangkau.sms_budget.run_low.v1"
+
+
 class UnreachableOffer(Contract):
     """An offer that no channel could bring to its volunteer."""
 
@@ -319,6 +430,9 @@ class JudgedAnswer(Contract):
     volunteer: OfferedVolunteer | None = None
     phone: str | None = Field(default=None, description="E.164; from the answer")
     email: str | None = Field(default=None, description="from the answer")
+    reporter: Reporter | None = Field(
+        default=None, description="for the volunteer who has just got the case"
+    )
 
 
 class AnswerJudged(Event[JudgedAnswer]):

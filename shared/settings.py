@@ -12,6 +12,8 @@ from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
+from shared.security import Links
+
 PREFIX = "JANGKAU_"
 SERVICES = ("intake", "assignment", "notification")
 DEVELOPMENT_SECRET_MARK = "development"  # noqa: S105 - the mark by which a default secret is known
@@ -123,3 +125,28 @@ class Settings(BaseSettings):
     def stalled_after(self) -> timedelta:
         """After how long without a turn a loop counts as stuck."""
         return timedelta(seconds=self.stalled_after_seconds)
+
+
+class LinkSettings(Settings):
+    """What a service needs that gives people signed links to its pages."""
+
+    # Where people reach us; links begin with it.
+    public_url: str = "http://127.0.0.1:8000"
+    # Sign those links: comma separated, the newest first. A new one goes in front; the old one may
+    # go when the links that it signed have become too old.
+    link_keys: SecretStr = SecretStr("development-only-link-key")
+
+    @model_validator(mode="after")
+    def links_can_be_signed(self) -> Self:
+        """Whatever is wrong with the keys is said at the start, not with the first link."""
+        try:
+            _ = self.links
+        except ValueError as error:
+            raise ValueError(f"JANGKAU_LINK_KEYS: {error}") from None
+        return self
+
+    @property
+    def links(self) -> Links:
+        """Signs and reads the links to pages."""
+        keys = self.link_keys.get_secret_value().split(",")
+        return Links([key.strip() for key in keys if key.strip()])

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from shared.events import (
     AnswerJudged,
     CaseEscalated,
+    CaseProgressed,
     CaseReported,
     Event,
     OfferAnswered,
@@ -21,6 +22,8 @@ from shared.events import (
     OfferClosed,
     OfferMade,
     OfferUnreachable,
+    PingAnswered,
+    PingUnreachable,
     PublicCaseAccepted,
     PublicCaseArrived,
     PublicCaseClosed,
@@ -29,6 +32,9 @@ from shared.events import (
     PublicCaseOpened,
     PublicCaseReopened,
     PublicCaseWaiting,
+    SmsBudgetRunLow,
+    VolunteerPinged,
+    VolunteerStopped,
 )
 
 # Personal data travels only on topics that forget within a week: erasing a person ends everywhere.
@@ -88,7 +94,7 @@ class Topic:
 INTAKE_CASES = Topic(
     "intake.cases",
     written_by="intake",
-    read_by=("assignment",),
+    read_by=("assignment", "notification"),
     events=(CaseReported,),
     retention=WEEK,
     personal_data=True,
@@ -97,7 +103,15 @@ ASSIGNMENT_OFFERS = Topic(
     "assignment.offers",
     written_by="assignment",
     read_by=("notification",),
-    events=(OfferMade, OfferAssigned, OfferClosed, AnswerJudged, CaseEscalated),
+    events=(
+        OfferMade,
+        OfferAssigned,
+        OfferClosed,
+        AnswerJudged,
+        CaseEscalated,
+        CaseProgressed,
+        VolunteerPinged,
+    ),
     retention=WEEK,
     personal_data=True,
 )
@@ -105,7 +119,14 @@ NOTIFICATION_ANSWERS = Topic(
     "notification.answers",
     written_by="notification",
     read_by=("assignment",),
-    events=(OfferAnswered, OfferUnreachable),
+    events=(
+        OfferAnswered,
+        OfferUnreachable,
+        PingAnswered,
+        PingUnreachable,
+        VolunteerStopped,
+        SmsBudgetRunLow,
+    ),
     retention=WEEK,
     personal_data=True,
 )
