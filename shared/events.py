@@ -356,7 +356,7 @@ class UnreachedPing(Contract):
 
 
 class PingUnreachable(Event[UnreachedPing]):
-    """The volunteer's addresses are dead, or they want no messages; the subject is the volunteer."""
+    """No address of the volunteer works, or none is wanted; the subject is the volunteer."""
 
     source_service = "notification"
     type: Literal["id.jangkau.ping.unreachable.v1"] = "id.jangkau.ping.unreachable.v1"

@@ -80,6 +80,23 @@ class AnswerTimes:
 
 
 @dataclass(frozen=True)
+class Messages:
+    """How the district's messages go out.
+
+    ``channels`` are tried in this order (empty: the installation's own). ``sms_a_day`` is in
+    segments; ``warn_at`` is the share of it at which coordinators are told. ``ping_every``: how
+    often volunteers of whom nothing was heard meanwhile are asked for a sign of life.
+    """
+
+    channels: tuple[str, ...] = ()
+    sms_a_day: int | None = None
+    warn_at: float = 0.8
+    ping_every: timedelta | None = None
+    ping_at: time = time(9)
+    ping_within: timedelta = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
 class Policy:
     """What a district decides for itself; docs/how-to/policy.md says what each key does.
 
@@ -105,6 +122,7 @@ class Policy:
     rest: timedelta
     needs: Mapping[str, Need]
     coordinators: tuple[Coordinator, ...]
+    messages: Messages = Messages()
 
     @property
     def radius_m(self) -> float:
@@ -157,6 +175,7 @@ def parse_policy(text: str, *, file: Path, district: str, subdistricts: Collecti
             for category, row in written.needs.items()
         },
         coordinators=tuple(Coordinator(**dict(row)) for row in written.coordinators),
+        messages=written.messages.messages(),
     )
 
 
@@ -363,6 +382,28 @@ class _Coordinator(TomlTable):
         return self
 
 
+class _Messages(TomlTable):
+    channels: Annotated[
+        list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")]], AfterValidator(_each_once)
+    ] = []
+    sms_a_day: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    warn_at_percent: Annotated[float, Field(ge=1, le=100)] = 80
+    ping_every_days: Annotated[float, Field(ge=1, le=366)] | None = None
+    ping_at: _TimeOfDay = time(9)
+    ping_within_hours: Annotated[float, Field(gt=0, le=168)] = 24
+
+    def messages(self) -> Messages:
+        """As the services use it."""
+        return Messages(
+            channels=tuple(self.channels),
+            sms_a_day=self.sms_a_day,
+            warn_at=self.warn_at_percent / 100,
+            ping_every=timedelta(days=self.ping_every_days) if self.ping_every_days else None,
+            ping_at=self.ping_at,
+            ping_within=timedelta(hours=self.ping_within_hours),
+        )
+
+
 class _PolicyFile(TomlTable):
     answer: _Answer
     parallel: _Parallel
@@ -372,6 +413,7 @@ class _PolicyFile(TomlTable):
     volunteer: _Volunteer
     needs: dict[Category, _Need] = {}
     coordinators: list[_Coordinator]
+    messages: _Messages = _Messages()
 
     @field_validator("escalation")
     @classmethod

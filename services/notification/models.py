@@ -1,13 +1,16 @@
-"""Notification's tables: messages, attempts to send them, what is known of offers, fake phones."""
+"""Notification's tables: messages and the attempts to send them, receipts, who was asked and what
+came in, who wants no messages, what was spent, and the fake phones."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Index,
     Text,
@@ -15,6 +18,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from shared.migrations import SPINE_TABLES
@@ -31,7 +35,8 @@ class Message(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("event_id", "recipient", "purpose", name="messages_once"),
         CheckConstraint(
-            "state IN ('queued', 'sending', 'sent', 'failed', 'expired', 'unknown', 'withdrawn')",
+            "state IN ('queued', 'sending', 'sent', 'delivered', 'failed', 'expired', 'unknown', "
+            "'withdrawn')",
             name="messages_state",
         ),
         Index(
@@ -39,6 +44,14 @@ class Message(SQLModel, table=True):
         ),
         Index("messages_case", "case_id"),
         Index("messages_offer", "offer_id"),
+        Index("messages_receipt_by", "receipt_by", postgresql_where=text("receipt_by IS NOT NULL")),
+        Index(
+            "messages_look_up_at",
+            "channel",
+            "look_up_at",
+            postgresql_where=text("look_up_at IS NOT NULL"),
+        ),
+        Index("messages_recipient", "recipient", "created_at"),
     )
 
     id: UUID = Field(primary_key=True)
@@ -58,6 +71,16 @@ class Message(SQLModel, table=True):
     subject: str = Field(sa_type=Text)
     long_text: str = Field(sa_type=Text)
     state: str = Field(sa_type=Text)
+    # The channels by which this person can be reached, in the order in which they are tried.
+    routes: list[str] = Field(
+        default_factory=list, sa_column=Column(ARRAY(Text), nullable=False, server_default="{}")
+    )
+    # Goes by SMS also when the day's budget is spent.
+    urgent: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+    # Of the short text: what it costs by SMS.
+    segments: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    # Where an answer by e-mail goes, if not to our usual address.
+    reply_to: str | None = Field(default=None, sa_type=Text)
     # The channel that is tried now; null when none is left.
     channel: str | None = Field(default=None, sa_type=Text)
     error: str | None = Field(default=None, sa_type=Text)
@@ -68,6 +91,12 @@ class Message(SQLModel, table=True):
     next_attempt_at: datetime = Field(sa_column=_moment(server_default=func.now()))
     send_before: datetime = Field(sa_column=_moment())
     sent_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    # If no receipt has come until then, the next channel is tried.
+    receipt_by: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    # The provider may have taken it, and is asked then.
+    look_up_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    look_ups: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    delivered_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
 
 
 class Attempt(SQLModel, table=True):
@@ -77,7 +106,14 @@ class Attempt(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("state IN ('sending', 'sent', 'failed', 'unknown')", name="attempts_state"),
         Index("attempts_open", "lease_until", postgresql_where=text("state = 'sending'")),
+        CheckConstraint("receipt IN ('sent', 'delivered', 'undelivered')", name="attempts_receipt"),
         Index("attempts_message", "message_id"),
+        Index(
+            "attempts_provider_id",
+            "channel",
+            "provider_id",
+            postgresql_where=text("provider_id <> ''"),
+        ),
     )
 
     id: UUID = Field(primary_key=True)
@@ -89,6 +125,114 @@ class Attempt(SQLModel, table=True):
     started_at: datetime = Field(sa_column=_moment(server_default=func.now()))
     lease_until: datetime = Field(sa_column=_moment())
     ended_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    # What it cost; 0 where the provider did not take it.
+    segments: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    # The farthest that the provider has told.
+    receipt: str | None = Field(default=None, sa_type=Text)
+    receipt_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+
+
+class Receipt(SQLModel, table=True):
+    """What a provider told of a message, once, whether or not we know the message yet."""
+
+    __tablename__ = "receipts"
+    __table_args__ = (
+        CheckConstraint("state IN ('sent', 'delivered', 'undelivered')", name="receipts_state"),
+        UniqueConstraint(
+            "channel",
+            "provider_id",
+            "message_id",
+            "state",
+            name="receipts_once",
+            postgresql_nulls_not_distinct=True,
+        ),
+        Index("receipts_received_at", "received_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    channel: str = Field(sa_type=Text)
+    provider_id: str | None = Field(default=None, sa_type=Text)
+    message_id: UUID | None = None
+    state: str = Field(sa_type=Text)
+    error: str | None = Field(default=None, sa_type=Text)
+    received_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+
+
+class Asked(SQLModel, table=True):
+    """A volunteer who was asked: an offer, or a test whether they can be reached (``ping``).
+
+    ``made`` is the data of the event that said so; ``reporter`` is known from the acceptance on.
+    """
+
+    __tablename__ = "asked"
+    __table_args__ = (
+        CheckConstraint("kind IN ('offer', 'ping')", name="asked_kind"),
+        Index("asked_code", "answer_code", "asked_at"),
+        Index("asked_phone", "phone", "asked_at"),
+        Index("asked_email", text("lower(email)"), "asked_at"),
+    )
+
+    offer_id: UUID = Field(primary_key=True)
+    kind: str = Field(sa_type=Text)
+    case_id: UUID
+    district: str = Field(sa_type=Text)
+    drill: bool
+    volunteer_id: UUID
+    phone: str | None = Field(default=None, sa_type=Text)
+    email: str | None = Field(default=None, sa_type=Text)
+    language: str = Field(sa_type=Text)
+    answer_code: str = Field(sa_type=Text)
+    respond_by: datetime = Field(sa_column=_moment())
+    made: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    reporter: dict[str, Any] | None = Field(
+        default=None, sa_column=Column(JSONB(none_as_null=True), nullable=True)
+    )
+    # Why it is over, as it was last heard; null while it is not.
+    outcome: str | None = Field(default=None, sa_type=Text)
+    asked_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+
+
+class Stop(SQLModel, table=True):
+    """Somebody who wants no more messages at an address by a kind of channel."""
+
+    __tablename__ = "stops"
+
+    address: str = Field(primary_key=True, sa_type=Text)
+    kind: str = Field(primary_key=True, sa_type=Text)
+    since: datetime = Field(sa_column=_moment(server_default=func.now()))
+
+
+class Spending(SQLModel, table=True):
+    """SMS segments of a district on one of its own days."""
+
+    __tablename__ = "spending"
+
+    district: str = Field(primary_key=True, sa_type=Text)
+    day: date = Field(sa_column=Column(Date, primary_key=True))
+    segments: int
+    warned_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+
+
+class Inbound(SQLModel, table=True):
+    """What somebody wrote to us, raw, and what it was taken for; each once."""
+
+    __tablename__ = "inbound"
+    __table_args__ = (
+        UniqueConstraint("channel", "provider_id", name="inbound_once"),
+        Index("inbound_sender", "sender", "received_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    channel: str = Field(sa_type=Text)
+    kind: str = Field(sa_type=Text)
+    # The provider's id of it, or one made from its content.
+    provider_id: str = Field(sa_type=Text)
+    sender: str = Field(sa_type=Text)
+    body: str = Field(sa_type=Text)
+    meaning: str = Field(sa_type=Text)
+    why: str | None = Field(default=None, sa_type=Text)
+    offer_id: UUID | None = None
+    received_at: datetime = Field(sa_column=_moment(server_default=func.now()))
 
 
 class OfferState(SQLModel, table=True):
@@ -154,4 +298,16 @@ class SandboxAnswer(SQLModel, table=True):
 
 
 # What the migrations of this service are checked against.
-TABLES = (Message, Attempt, OfferState, SandboxMessage, SandboxAnswer, *SPINE_TABLES)
+TABLES = (
+    Message,
+    Attempt,
+    Receipt,
+    Asked,
+    Stop,
+    Spending,
+    Inbound,
+    OfferState,
+    SandboxMessage,
+    SandboxAnswer,
+    *SPINE_TABLES,
+)
