@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Column, DateTime, Text, func
+from sqlalchemy import Column, DateTime, Text, func, text
 from sqlmodel import Field, SQLModel
 
 from shared.migrations import SPINE_TABLES
@@ -35,6 +35,13 @@ class Report(SQLModel, table=True):
     reporter_name: str | None = Field(default=None, sa_type=Text)
     reporter_phone: str | None = Field(default=None, sa_type=Text)
     reporter_email: str | None = Field(default=None, sa_type=Text)
+    reporter_language: str = Field(
+        default="id", sa_column=Column(Text, nullable=False, server_default="id")
+    )
+    # Whether they want to be told what becomes of it; else a contact is for the volunteer only.
+    reporter_wants_news: bool = Field(
+        default=True, sa_column_kwargs={"server_default": text("true")}
+    )
     drill: bool
     received_at: datetime = Field(
         sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.now())

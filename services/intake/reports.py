@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -40,11 +40,17 @@ class ReportedPlace(_Strict):
 
 
 class Reporter(_Strict):
-    """Whoever reports, if they want to be told; never shown to anybody else."""
+    """Whoever reports. Only the volunteer who has taken the case gets to see it."""
 
     name: Line | None = None
     phone: Phone | None = None
     email: Email | None = None
+    language: Literal["id", "en"] = "id"
+    wants_news: bool = Field(
+        default=True,
+        description="whether to tell them when somebody is on the way and how it ended; if not, "
+        "the contact is for the volunteer only",
+    )
 
 
 class NewReport(_Strict):
@@ -83,11 +89,13 @@ _STORE = sql("""
         INSERT INTO reports
             (id, case_id, code, idempotency_key, body_hash, district, category, urgency, people,
              description, channel, latitude, longitude, approximate, subdistrict,
-             subdistrict_name, village, reporter_name, reporter_phone, reporter_email, drill)
+             subdistrict_name, village, reporter_name, reporter_phone, reporter_email,
+             reporter_language, reporter_wants_news, drill)
         VALUES
             (:id, :case_id, :code, :idempotency_key, :body_hash, :district, :category, :urgency,
              :people, :description, :channel, :latitude, :longitude, :approximate, :subdistrict,
-             :subdistrict_name, :village, :reporter_name, :reporter_phone, :reporter_email, :drill)
+             :subdistrict_name, :village, :reporter_name, :reporter_phone, :reporter_email,
+             :reporter_language, :reporter_wants_news, :drill)
         ON CONFLICT (idempotency_key) DO NOTHING
         RETURNING case_id, received_at
     ), published AS (
@@ -126,7 +134,7 @@ async def accept(
         district=report.district,
     )
     accepted = Accepted(case_id=uuid7(), code=codes.random_code())
-    body_hash = hashlib.sha256(report.model_dump_json().encode()).hexdigest()
+    body_hash = _hash(report)
     event = _event(report, place, accepted, traceparent)
     stored = await database.once_more(
         _STORE,
@@ -146,6 +154,17 @@ async def accept(
     return accepted
 
 
+# Fields of the reporter that came later, with what they are where nobody says them: then a body
+# keeps the hash that it had before, so that a key stays good over an upgrade.
+_LATER = {"language": "id", "wants_news": True}
+
+
+def _hash(report: NewReport) -> str:
+    unsaid = {name for name, value in _LATER.items() if getattr(report.reporter, name) == value}
+    said = report.model_dump_json(exclude={"reporter": unsaid})
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
 def _event(
     report: NewReport, place: Place, accepted: Accepted, traceparent: str | None
 ) -> CaseReported:
@@ -158,6 +177,7 @@ def _event(
             people=report.people,
             channel=report.channel,
             reported_at=_RECEIVED_AT,
+            reporter=_event_reporter(report.reporter),
         ),
         case_id=accepted.case_id,
         district=place.district,
@@ -188,8 +208,17 @@ def _row(report: NewReport, place: Place, accepted: Accepted) -> dict[str, Any]:
         "reporter_name": report.reporter.name,
         "reporter_phone": report.reporter.phone,
         "reporter_email": report.reporter.email,
+        "reporter_language": report.reporter.language,
+        "reporter_wants_news": report.reporter.wants_news,
         "drill": report.drill,
     }
+
+
+def _event_reporter(reporter: Reporter) -> events.Reporter | None:
+    """Whom to tell and to call; without a contact nobody, and a name alone helps nobody."""
+    if reporter.phone is None and reporter.email is None:
+        return None
+    return events.Reporter(**reporter.model_dump())
 
 
 def _event_place(place: Place) -> events.Place:
