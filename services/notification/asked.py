@@ -11,6 +11,7 @@ from shared.database import Row, execute, sql
 from shared.events import OfferAssigned, OfferMade, PingedVolunteer, Reporter, VolunteerPinged
 
 Asking = OfferMade | OfferAssigned | VolunteerPinged
+ASKING = (OfferMade, OfferAssigned, VolunteerPinged)
 
 _REMEMBER = sql("""
     INSERT INTO asked

@@ -1,7 +1,9 @@
 """Delivery: a message is stored before anybody is called, and each call before it is made.
 
-What a provider may have taken is never blindly sent again: after a crash the attempt is repeated
-only where the provider knows our id; elsewhere it is ``unknown`` and the next channel is tried.
+What a provider may have taken is never blindly sent again. It is ``unknown``: asked about where the
+provider can be asked, repeated where the provider knows our id, and else the next channel is tried.
+What a provider refuses for now is tried again, later and later; what it refuses for good, and what
+it cannot deliver, goes by the next channel.
 
 What is over is not sent (``offers.OVER``), up to the moment at which a message is taken, and once
 more before the call if a second or more has passed since. What remains is that second and the call
@@ -9,19 +11,19 @@ itself: a message can go out although its offer was closed while the provider to
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
 from sqlmodel.ext.asyncio.session import AsyncSession
-from uuid_utils.compat import uuid7
 
-from services.notification import offers
+from services.notification import budget, offers, receipts
 from services.notification.channels import (
     Channel,
     Outgoing,
@@ -29,8 +31,9 @@ from services.notification.channels import (
     TransientFailure,
     UnknownOutcome,
 )
-from services.notification.letters import Letter
+from services.notification.messages import WORK
 from services.notification.offers import OVER
+from services.notification.routes import Routes
 from shared.database import Database, brief, execute, is_transient, sql, wakes
 from shared.health import Loop
 
@@ -42,118 +45,43 @@ ATTEMPTS = Counter(
     ["channel", "outcome"],
 )
 
-WORK = "messages"  # what wakes the delivery
 POLL = timedelta(seconds=1)
 # So long between taking a message and calling its provider that it is looked at once more.
 HELD_UP = timedelta(seconds=1)
 FIRST_RETRY = timedelta(seconds=2)
 LONGEST_RETRY = timedelta(minutes=2)
-
-_QUEUE = sql(f"""
-    WITH stored AS (
-        INSERT INTO messages
-            (id, event_id, case_id, offer_id, recipient, purpose, answer_code, district, drill,
-             phone, email, short_text, subject, long_text, channel, error, attempts, reported_at,
-             send_before, created_at, state)
-        SELECT m.id, m.event_id, m.case_id, m.offer_id, m.recipient, m.purpose, m.answer_code,
-               m.district, m.drill, m.phone, m.email, m.short_text, m.subject, m.long_text,
-               m.channel, m.error, 0, m.reported_at, m.send_before, m.created_at,
-               CASE WHEN {OVER} THEN 'withdrawn' WHEN m.channel IS NULL THEN 'failed'
-                    ELSE 'queued' END
-        FROM (
-            -- Later than what was heard before in the same transaction.
-            SELECT written.*, clock_timestamp() AS created_at
-            FROM unnest(
-                CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[]), CAST(:case_ids AS uuid[]),
-                CAST(:offer_ids AS uuid[]), CAST(:recipients AS text[]), CAST(:purposes AS text[]),
-                CAST(:answer_codes AS text[]), CAST(:districts AS text[]), CAST(:drills AS bool[]),
-                CAST(:phones AS text[]), CAST(:emails AS text[]), CAST(:short_texts AS text[]),
-                CAST(:subjects AS text[]), CAST(:long_texts AS text[]), CAST(:channels AS text[]),
-                CAST(:errors AS text[]), CAST(:reported_at AS timestamptz[]),
-                CAST(:send_before AS timestamptz[]))
-            AS written (id, event_id, case_id, offer_id, recipient, purpose, answer_code, district,
-                        drill, phone, email, short_text, subject, long_text, channel, error,
-                        reported_at, send_before)
-        ) AS m
-        ON CONFLICT (event_id, recipient, purpose) DO NOTHING
-        RETURNING case_id, offer_id, district, drill, purpose, state
-    )
-    SELECT case_id, offer_id, district, drill, now() AS at
-    FROM stored WHERE state = 'failed' AND purpose IN ('offer', 'assigned')
-""")  # noqa: S608 - our own text, no value in it
-
-
-def next_channel(
-    channels: Sequence[Channel], *, phone: str | None, email: str | None, after: str | None = None
-) -> str | None:
-    """The first channel behind ``after`` that can reach the person; None if none is left."""
-    names = [channel.name for channel in channels]
-    rest = channels[names.index(after) + 1 :] if after in names else channels
-    for channel in rest:
-        if channel.address_of(phone=phone, email=email):
-            return channel.name
-    return None
-
-
-async def queue(
-    session: AsyncSession, letters: Sequence[Letter], *, channels: Sequence[Channel]
-) -> None:
-    """Store messages in one statement; the delivery loops send them after the commit.
-
-    An offer to somebody whom no channel can reach is given up here: ``offer.unreachable``.
-    """
-    if not letters:
-        return
-    rows = [_row(letter, channels) for letter in letters]
-    columns = {
-        "ids": "id", "event_ids": "event_id", "case_ids": "case_id", "offer_ids": "offer_id",
-        "recipients": "recipient", "purposes": "purpose", "answer_codes": "answer_code",
-        "districts": "district", "drills": "drill", "phones": "phone", "emails": "email",
-        "short_texts": "short_text", "subjects": "subject", "long_texts": "long_text",
-        "channels": "channel", "errors": "error", "reported_at": "reported_at",
-        "send_before": "send_before",
-    }  # fmt: skip
-    nobody = await execute(
-        session, _QUEUE, {array: [row[column] for row in rows] for array, column in columns.items()}
-    )
-    await offers.give_up(session, nobody, reason="no_address")
-    wakes(session, WORK)
-
-
-def _row(letter: Letter, channels: Sequence[Channel]) -> dict[str, Any]:
-    channel = next_channel(channels, phone=letter.phone, email=letter.email)
-    return {
-        "id": uuid7(),
-        "event_id": letter.event.id,
-        "case_id": letter.event.subject,
-        "offer_id": letter.offer_id,
-        "recipient": letter.recipient,
-        "purpose": letter.purpose,
-        "answer_code": letter.answer_code,
-        "district": letter.event.district,
-        "drill": letter.event.drill,
-        "phone": letter.phone,
-        "email": letter.email,
-        "short_text": letter.texts.short_text,
-        "subject": letter.texts.subject,
-        "long_text": letter.texts.long_text,
-        "channel": channel,
-        "error": None if channel else "no channel has an address of this person",
-        "reported_at": letter.reported_at,
-        "send_before": letter.send_before,
-    }
+# After so many refusals for now (half a minute) another channel is the better way, if there is one.
+REFUSALS = 4
+# A provider that wants to be left alone is, but not for longer than this without another look.
+LONGEST_PAUSE = timedelta(minutes=2)
+# A provider lists what it has taken a little later; so often it is asked.
+FIRST_LOOK_UP = timedelta(seconds=2)
+LOOK_UPS = 5
+# Calls that end within this are stored together.
+GATHER_S = 0.003
+# When we are told to stop: well within the time that a service has for it.
+FINISH_S = 5
+# Who must have been reached: without a receipt in time the next channel is tried.
+WATCHED = ("offer", "assigned", "escalation", "ping")
 
 
 @dataclass(frozen=True)
 class Due:
-    """A message that is about to be sent, with the attempt that has been stored for it."""
+    """A message that is about to be sent, with the attempt that has been stored for it.
+
+    ``left`` is how long it is still worth sending; ``started_at`` is that of the attempt.
+    """
 
     message_id: UUID
     attempt_id: UUID
     attempts: int
+    look_ups: int
     taken_at: float
-    phone: str | None
-    email: str | None
+    left: timedelta
+    started_at: datetime
+    routes: tuple[str, ...]
+    district: str
+    segments: int
     outgoing: Outgoing
 
 
@@ -161,7 +89,8 @@ class Due:
 class Outcome:
     """What came of one call: ``state`` of the attempt, and how the message goes on.
 
-    ``end`` is the message's own end where no provider was called any more.
+    ``end`` is the message's own end where no provider was called any more; ``look_up_in`` is when
+    the provider is asked what became of it.
     """
 
     due: Due
@@ -169,6 +98,7 @@ class Outcome:
     provider_id: str | None = None
     error: str | None = None
     retry_in: timedelta | None = None
+    look_up_in: timedelta | None = None
     end: str | None = None
 
 
@@ -183,31 +113,48 @@ _EXPIRE = sql("""
             LIMIT 500 FOR UPDATE SKIP LOCKED)
         RETURNING case_id, offer_id, district, drill, purpose, attempts
     )
-    SELECT case_id, offer_id, district, drill, now() AS at
-    FROM expired WHERE purpose = 'offer' AND attempts = 0
+    SELECT case_id, offer_id, district, drill, purpose, now() AS at
+    FROM expired WHERE purpose IN ('offer', 'ping') AND attempts = 0
 """)
+# What is over is looked at here too: a call that failed can put a message back after its end.
+_DUE = f"""
+    SELECT m.id, m.district, m.segments, m.urgent, now() AS now FROM messages m
+    WHERE m.state = 'queued' AND m.channel = :channel AND m.next_attempt_at <= now()
+      AND m.send_before > now() AND NOT {OVER}
+    ORDER BY m.next_attempt_at LIMIT :limit FOR UPDATE OF m SKIP LOCKED
+"""  # noqa: S608 - our own text, no value in it
 # Taken and announced in one statement: no provider is called for a message whose attempt is not
-# stored, and no attempt is stored for a message that another process has taken. What is over is
-# looked at here too: a call that failed can put a message back after its withdrawal.
-_TAKE = sql(f"""
-    WITH due AS (
-        SELECT m.id FROM messages m
-        WHERE m.state = 'queued' AND m.channel = :channel AND m.next_attempt_at <= now()
-          AND m.send_before > now() AND NOT {OVER}
-        ORDER BY m.next_attempt_at LIMIT :limit FOR UPDATE OF m SKIP LOCKED
-    ), taken AS (
+# stored, and no attempt is stored for a message that another process has taken.
+_ANNOUNCE = """
+    WITH due AS ({due}), taken AS (
         UPDATE messages m SET state = 'sending', attempts = m.attempts + 1
         FROM due WHERE m.id = due.id
-        RETURNING m.id, m.attempts, m.phone, m.email, m.short_text, m.subject, m.long_text
+        RETURNING m.*
     ), announced AS (
-        INSERT INTO attempts (id, message_id, channel, state, lease_until)
-        SELECT gen_random_uuid(), id, :channel, 'sending', now() + CAST(:lease AS interval)
+        INSERT INTO attempts (id, message_id, channel, state, lease_until, started_at, segments)
+        SELECT gen_random_uuid(), id, :channel, 'sending',
+               clock_timestamp() + CAST(:lease AS interval), clock_timestamp(),
+               CASE WHEN CAST(:costs AS boolean) THEN segments ELSE 0 END
         FROM taken
-        RETURNING id, message_id
+        RETURNING id, message_id, started_at
     )
-    SELECT taken.*, announced.id AS attempt_id
+    SELECT taken.*, announced.id AS attempt_id, announced.started_at,
+           taken.send_before - now() AS left
     FROM taken JOIN announced ON announced.message_id = taken.id
-""")  # noqa: S608 - our own text, no value in it
+"""
+_TAKE = sql(_ANNOUNCE.format(due=_DUE))
+_TAKE_THESE = sql(_ANNOUNCE.format(due="SELECT unnest(CAST(:ids AS uuid[])) AS id"))
+_WITHIN_BUDGET = sql(_DUE)
+# The day's budget is spent: by another channel, or not at all.
+_REFUSE = sql("""
+    UPDATE messages m
+    SET state = CASE WHEN o.channel IS NULL THEN 'failed' ELSE 'queued' END,
+        channel = coalesce(o.channel, m.channel), error = 'the SMS budget of today is spent',
+        next_attempt_at = now()
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:channels AS text[])) AS o (id, channel)
+    WHERE m.id = o.id
+    RETURNING m.id, m.case_id, m.offer_id, m.district, m.drill, m.purpose, m.state, now() AS at
+""")
 # Between taking a message and calling its provider lie microseconds, unless this process was held
 # up; then its deadline or the end of its offer may have come meanwhile.
 _STILL_DUE = sql(f"""
@@ -216,22 +163,32 @@ _STILL_DUE = sql(f"""
 # The attempt ends if it is still ours: another process may have given it up as unknown meanwhile.
 # The message moves on only if this is still its newest attempt: a process that was stopped past its
 # lease must not undo what another has done since. What an earlier call may have delivered is
-# unknown, not failed. Returned are the offers that have just ended without having reached anybody.
+# unknown, not failed. Returned are the messages that have just ended and have reached nobody.
 _SETTLE = sql(f"""
     WITH outcome AS (
         SELECT * FROM unnest(
             CAST(:attempt_ids AS uuid[]), CAST(:message_ids AS uuid[]),
             CAST(:attempt_states AS text[]), CAST(:provider_ids AS text[]),
             CAST(:errors AS text[]), CAST(:states AS text[]), CAST(:channels AS text[]),
-            CAST(:retries AS interval[]), CAST(:attempts AS int[]))
+            CAST(:retries AS interval[]), CAST(:look_ups AS interval[]), CAST(:attempts AS int[]))
         AS o (attempt_id, message_id, attempt_state, provider_id, error, state, channel, retry_in,
-              attempts)
+              look_up_in, attempts)
+    ), held AS (
+        -- The message first, as receipts do, so that nobody deadlocks.
+        SELECT m.id FROM messages m JOIN outcome o ON o.message_id = m.id
+        ORDER BY m.id FOR UPDATE OF m
     ), ended AS (
         UPDATE attempts a
-        SET state = o.attempt_state, provider_id = o.provider_id, error = o.error,
-            ended_at = clock_timestamp()
-        FROM outcome o
-        WHERE a.id = o.attempt_id AND a.state IN ('sending', 'unknown')
+        SET state = o.attempt_state, provider_id = coalesce(o.provider_id, a.provider_id),
+            error = o.error, ended_at = clock_timestamp(),
+            segments = CASE o.attempt_state WHEN 'failed' THEN 0 ELSE a.segments END
+        FROM outcome o JOIN held ON held.id = o.message_id
+        WHERE a.id = o.attempt_id AND a.state IN ('sending', 'unknown') AND a.receipt IS NULL
+    ), noted AS (
+        UPDATE attempts a SET provider_id = o.provider_id, state = 'sent'
+        FROM outcome o JOIN held ON held.id = o.message_id
+        -- The receipt was faster than the answer.
+        WHERE a.id = o.attempt_id AND a.receipt IS NOT NULL AND a.provider_id IS NULL
     ), moved AS (
         UPDATE messages m
         SET state = CASE
@@ -243,70 +200,146 @@ _SETTLE = sql(f"""
                 ELSE o.state END,
             channel = coalesce(o.channel, m.channel), error = o.error,
             next_attempt_at = now() + o.retry_in,
+            look_up_at = now() + o.look_up_in,
+            receipt_by = CASE WHEN o.state = 'sent' AND m.purpose = ANY (CAST(:watched AS text[]))
+                              THEN now() + CAST(:receipt_within AS interval) END,
             sent_at = CASE o.state WHEN 'sent' THEN clock_timestamp() ELSE m.sent_at END
-        FROM outcome o
+        FROM outcome o JOIN held ON held.id = o.message_id
         WHERE m.id = o.message_id
           AND ((m.state = 'sending' AND m.attempts = o.attempts)
+               OR (m.state = 'unknown' AND m.look_up_at IS NOT NULL AND m.attempts = o.attempts)
                -- It has gone out after all: not once more.
                OR (o.state = 'sent' AND m.state IN ('queued', 'unknown', 'withdrawn')))
         RETURNING m.case_id, m.offer_id, m.district, m.drill, m.purpose, m.state
     )
-    SELECT case_id, offer_id, district, drill, now() AS at
-    FROM moved WHERE state = 'failed' AND purpose IN ('offer', 'assigned')
+    SELECT case_id, offer_id, district, drill, purpose, now() AS at
+    FROM moved WHERE state = 'failed'
 """)  # noqa: S608 - our own text, no value in it
-_ABANDONED = sql("""
-    SELECT m.id, m.attempts, m.phone, m.email, m.short_text, m.subject, m.long_text,
-           a.id AS attempt_id
+_ATTEMPT = """
+    SELECT m.*, a.id AS attempt_id, a.started_at, m.send_before - now() AS left
     FROM attempts a JOIN messages m ON m.id = a.message_id
+"""
+_ABANDONED = sql(f"""
+    {_ATTEMPT}
     WHERE a.state = 'sending' AND a.channel = :channel AND a.lease_until < now()
     ORDER BY a.id LIMIT 500 FOR UPDATE OF a SKIP LOCKED
 """)
+# Claimed for the time of a lease, so that no other process asks the same at the same time.
+_LOOK_UP = sql("""
+    WITH claimed AS (
+        UPDATE messages SET look_ups = look_ups + 1, look_up_at = now() + CAST(:lease AS interval)
+        WHERE id IN (
+            SELECT id FROM messages
+            WHERE state = 'unknown' AND channel = :channel AND look_up_at <= now()
+            LIMIT 50 FOR UPDATE SKIP LOCKED)
+        RETURNING *
+    )
+    SELECT DISTINCT ON (m.id) m.*, a.id AS attempt_id, a.started_at, m.send_before - now() AS left
+    FROM claimed m JOIN attempts a ON a.message_id = m.id AND a.channel = :channel
+    ORDER BY m.id, a.started_at DESC
+""")
+_NO_RECEIPT = sql("""
+    SELECT id, routes, channel FROM messages
+    WHERE state = 'sent' AND channel = :channel AND receipt_by <= now()
+    ORDER BY receipt_by LIMIT 500 FOR UPDATE SKIP LOCKED
+""")
+_MOVE_ON = sql(f"""
+    UPDATE messages m
+    SET receipt_by = NULL,
+        state = CASE WHEN o.channel IS NULL OR m.send_before <= now() OR {OVER} THEN m.state
+                     ELSE 'queued' END,
+        channel = CASE WHEN o.channel IS NULL OR m.send_before <= now() OR {OVER} THEN m.channel
+                       ELSE o.channel END,
+        error = 'no receipt in time', next_attempt_at = now()
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:channels AS text[])) AS o (id, channel)
+    WHERE m.id = o.id
+""")  # noqa: S608 - our own text, no value in it
 
 
 class Delivery:
-    """Sends the messages of one channel; each channel has its own, so none holds up another."""
+    """Sends the messages of one channel; each channel has its own, so none holds up another.
+
+    ``timeout`` is for one call; ``lease`` is when an attempt that nobody has finished is given up;
+    ``receipt_within`` is how long a receipt is waited for.
+    """
 
     def __init__(
         self,
         database: Database,
         channel: Channel,
-        channels: Sequence[Channel],
+        routes: Routes,
         *,
-        concurrency: int,
         timeout: timedelta,
         lease: timedelta,
+        receipt_within: timedelta = timedelta(minutes=2),
     ) -> None:
         self.database = database
         self.channel = channel
-        self.channels = channels
-        self.concurrency = concurrency
+        self.routes = routes
         self.timeout = timeout
         self.lease = lease
+        self.receipt_within = receipt_within
+        self._pace = Pace(channel.rate_per_second)
         self._wake = database.wake_on_commit(WORK)
+        # They outlive a turn that fails because the database is away.
+        self._calls: set[asyncio.Task[Outcome]] = set()
+        self._unsettled: list[Outcome] = []
 
     async def run(self, loop: Loop) -> None:
-        """Send what is due, until cancelled; woken by local commits."""
+        """Send what is due, until cancelled; woken by local commits.
+
+        As soon as one call has ended the next is begun: a slow one holds up no other.
+        """
         swept_at = 0.0
-        clock = asyncio.get_running_loop().time
-        while True:
-            loop.beat()
-            self._wake.clear()
-            if clock() - swept_at >= POLL.total_seconds():
-                await self.reconcile()
-                swept_at = clock()
-            sent = await self.send_due()
-            if sent < self.concurrency:
-                try:
-                    async with asyncio.timeout(POLL.total_seconds()):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
+        try:
+            while True:
+                loop.beat()
+                self._wake.clear()
+                if time.monotonic() - swept_at >= POLL.total_seconds():
+                    await self.reconcile()
+                    swept_at = time.monotonic()
+                room = min(self.channel.concurrency - len(self._calls), self._pace.room())
+                taken = await self._take(room) if room > 0 else []
+                self._calls |= {asyncio.create_task(self._call(one)) for one in taken}
+                if len(taken) < room or room <= 0:
+                    await self._wait()
+                await self._settle_ended()
+        except asyncio.CancelledError:
+            await self._finish()
+            raise
+
+    async def _wait(self) -> None:
+        """Until a call has ended, there may be more to send, or a second has passed."""
+        woken = asyncio.create_task(self._wake.wait())
+        limit = min(POLL.total_seconds(), self._pace.next_s())
+        ended, _ = await asyncio.wait(
+            {*self._calls, woken}, timeout=limit, return_when=asyncio.FIRST_COMPLETED
+        )
+        woken.cancel()
+        if ended - {woken} and len(self._calls) > 1:
+            await asyncio.sleep(GATHER_S)
+
+    async def _settle_ended(self) -> None:
+        """Store what came of the calls that have ended. What cannot be stored now, because the
+        database is away, is kept for the next turn."""
+        ended = {call for call in self._calls if call.done()}
+        self._calls -= ended
+        self._unsettled += [call.result() for call in ended]
+        if self._unsettled:
+            await self._settle(self._unsettled)
+            self._unsettled = []
+
+    async def _finish(self) -> None:
+        """Let the calls under way end, for a while: what is cut off now would be unknown."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=FINISH_S)
+        await self._settle_ended()
+        for call in self._calls:
+            call.cancel()
 
     async def send_due(self) -> int:
         """Take what is due, call the provider for each, store what came of it; returns how many."""
-        due = await self._take()
-        if not due:
-            return 0
+        due = await self._take(self.channel.concurrency)
         pending = {asyncio.create_task(self._call(one)) for one in due}
         try:
             while pending:
@@ -318,30 +351,76 @@ class Delivery:
                 call.cancel()
         return len(due)
 
-    async def _take(self) -> list[Due]:
+    # --- taking -----------------------------------------------------------------------------------
+
+    async def _take(self, limit: int) -> list[Due]:
         taken_at = time.monotonic()
-        rows = await self.database.statement(
-            _TAKE,
-            {"channel": self.channel.name, "limit": self.concurrency, "lease": self.lease},
-        )
+        if self.channel.kind == "sms" and budget.is_limited(self.routes):
+            rows = await self._take_within_budget(limit)
+        else:
+            rows = await self.database.statement(_TAKE, {"limit": limit, **self._announcing()})
+        self._pace.spend(len(rows))
         return [self._due(row, taken_at=taken_at) for row in rows]
+
+    def _announcing(self) -> dict[str, Any]:
+        return {
+            "channel": self.channel.name,
+            "lease": self.lease,
+            "costs": self.channel.kind == "sms",
+        }
+
+    async def _take_within_budget(self, limit: int) -> Sequence[Any]:
+        """As many as the districts' budgets allow; the others go on to their next channel."""
+        async with self.database.transaction() as session:
+            values = {"channel": self.channel.name, "limit": limit}
+            due = await execute(session, _WITHIN_BUDGET, values)
+            if not due:
+                return []
+            admitted = await budget.admit(session, due, routes=self.routes)
+            if admitted.refused:
+                await self._refuse(session, [row.id for row in admitted.refused])
+            ids = [row.id for row in admitted.taken]
+            return await execute(session, _TAKE_THESE, {"ids": ids, **self._announcing()})
+
+    async def _refuse(self, session: AsyncSession, ids: list[UUID]) -> None:
+        rows = await execute(
+            session,
+            sql("SELECT id, routes FROM messages WHERE id = ANY (CAST(:ids AS uuid[]))"),
+            {"ids": ids},
+        )
+        others = [self.routes.after(list(row.routes), self.channel.name) for row in rows]
+        ended = await execute(
+            session, _REFUSE, {"ids": [row.id for row in rows], "channels": others}
+        )
+        nobody = [row for row in ended if row.state == "failed"]
+        await offers.give_up(session, nobody, reason="budget_spent")
+        wakes(session, WORK)
 
     def _due(self, row: Any, *, taken_at: float) -> Due:
         return Due(
             message_id=row.id,
             attempt_id=row.attempt_id,
             attempts=row.attempts,
+            look_ups=row.look_ups,
             taken_at=taken_at,
-            phone=row.phone,
-            email=row.email,
+            left=row.left,
+            started_at=row.started_at,
+            routes=tuple(row.routes)
+            # Stored before routes were: as they would be now.
+            or tuple(self.routes.of(district=row.district, phone=row.phone, email=row.email)),
+            district=row.district,
+            segments=row.segments if self.channel.kind == "sms" else 0,
             outgoing=Outgoing(
                 idempotency_key=row.id,
                 address=self.channel.address_of(phone=row.phone, email=row.email) or "",
                 short_text=row.short_text,
                 subject=row.subject,
                 long_text=row.long_text,
+                reply_to=row.reply_to,
             ),
         )
+
+    # --- calling ----------------------------------------------------------------------------------
 
     async def _call(self, due: Due) -> Outcome:
         held_up_s = time.monotonic() - due.taken_at
@@ -377,8 +456,7 @@ class Delivery:
         except PermanentFailure as error:
             return Outcome(due, "failed", error=str(error))
         except TransientFailure as error:
-            retry_in = max(error.retry_after or timedelta(0), backoff(due.attempts))
-            return Outcome(due, "failed", error=str(error), retry_in=retry_in)
+            return self._later(due, error)
         except (UnknownOutcome, TimeoutError) as error:
             return self._unknown(due, str(error) or "no answer in time")
         except Exception as error:
@@ -387,17 +465,41 @@ class Delivery:
             return self._unknown(due, f"{type(error).__name__}: {error}"[:500])
         return Outcome(due, "sent", provider_id=provider_id)
 
+    def _later(self, due: Due, error: TransientFailure) -> Outcome:
+        """Refused for now: again after a while, or by another channel if that is the better way."""
+        retry_in = backoff(due.attempts) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+        if error.retry_after:
+            # It means all of us, not this message alone.
+            self._pace.pause(min(error.retry_after, LONGEST_PAUSE))
+            retry_in = max(retry_in, error.retry_after)
+        if self._other(due) and (due.attempts % REFUSALS == 0 or retry_in >= due.left):
+            return Outcome(due, "failed", error=str(error))
+        return Outcome(due, "failed", error=str(error), retry_in=retry_in)
+
     def _unknown(self, due: Due, error: str) -> Outcome:
         """Nobody knows whether it went out: again only where the provider knows our id."""
-        again = backoff(due.attempts) if self.channel.supports_idempotency else None
-        return Outcome(due, "unknown", error=error, retry_in=again)
+        if self.channel.supports_idempotency:
+            return Outcome(due, "unknown", error=error, retry_in=backoff(due.attempts))
+        if self.channel.supports_lookup:
+            return Outcome(due, "unknown", error=error, look_up_in=FIRST_LOOK_UP)
+        return Outcome(due, "unknown", error=error)
+
+    def _other(self, due: Due) -> str | None:
+        return self.routes.after(due.routes, self.channel.name)
+
+    # --- what came of it --------------------------------------------------------------------------
 
     async def _settle(self, outcomes: Sequence[Outcome]) -> None:
         settlement = self._settlement(outcomes)
-        if "failed" in settlement["states"]:
+        refunded = self.channel.kind == "sms" and budget.is_limited(self.routes)
+        if (
+            self.channel.supports_receipts
+            or "failed" in settlement["states"]
+            or (refunded and "failed" in settlement["attempt_states"])
+        ):
             # The end of an offer and the event about it: both or neither.
             async with self.database.transaction() as session:
-                await self._store(session, settlement)
+                await self._store(session, outcomes, settlement)
         else:
             await self.database.statement(_SETTLE, settlement)
         # A message that goes on to another channel wakes that channel's loop.
@@ -414,9 +516,17 @@ class Delivery:
                     attempts=outcome.due.attempts,
                 )
 
-    async def _store(self, session: AsyncSession, settlement: dict[str, Any]) -> None:
+    async def _store(
+        self, session: AsyncSession, outcomes: Sequence[Outcome], settlement: dict[str, Any]
+    ) -> None:
         nobody = await execute(session, _SETTLE, settlement)
         await offers.give_up(session, nobody, reason="no_channel_left")
+        if self.channel.supports_receipts:
+            called = [(each.due.message_id, each.provider_id) for each in outcomes]
+            await receipts.catch_up(session, self.channel.name, called, routes=self.routes)
+        if self.channel.kind == "sms" and budget.is_limited(self.routes):
+            spared = [_Spared(each.due) for each in outcomes if each.state == "failed"]
+            await budget.give_back(session, spared, routes=self.routes)
 
     def _settlement(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         steps = [self._next_step(outcome) for outcome in outcomes]
@@ -430,6 +540,9 @@ class Delivery:
             "channels": [channel for _, channel in steps],
             "attempts": [outcome.due.attempts for outcome in outcomes],
             "retries": [outcome.retry_in or timedelta(0) for outcome in outcomes],
+            "look_ups": [outcome.look_up_in for outcome in outcomes],
+            "watched": list(WATCHED) if self.channel.supports_receipts else [],
+            "receipt_within": self.receipt_within,
         }
 
     def _next_step(self, outcome: Outcome) -> tuple[str, str | None]:
@@ -441,16 +554,16 @@ class Delivery:
             return outcome.end or "sent", None
         if outcome.retry_in is not None:
             return "queued", None
-        other = next_channel(
-            self.channels,
-            phone=outcome.due.phone,
-            email=outcome.due.email,
-            after=self.channel.name,
-        )
+        if outcome.look_up_in is not None:
+            return "unknown", None
+        other = self._other(outcome.due)
         return ("queued", other) if other is not None else (outcome.state, None)
 
+    # --- what time brings -------------------------------------------------------------------------
+
     async def reconcile(self) -> None:
-        """Give up attempts whose process has died, and let messages expire."""
+        """Give up attempts whose process has died, ask what became of unknown ones, go on where no
+        receipt has come, and let messages expire."""
         async with self.database.transaction() as session:
             rows = await execute(session, _ABANDONED, {"channel": self.channel.name})
             if rows:
@@ -461,14 +574,108 @@ class Delivery:
                     )
                     for row in rows
                 ]
-                await self._store(session, self._settlement(outcomes))
+                await self._store(session, outcomes, self._settlement(outcomes))
                 wakes(session, WORK)
                 log.warning("attempts.abandoned", channel=self.channel.name, count=len(rows))
             unsent = await execute(session, _EXPIRE)
             await offers.give_up(session, unsent, reason="not_sent_in_time")
+            if self.channel.supports_receipts:
+                await self._without_receipt(session)
+        if self.channel.supports_lookup:
+            await self.look_up()
+
+    async def _without_receipt(self, session: AsyncSession) -> None:
+        late = await execute(session, _NO_RECEIPT, {"channel": self.channel.name})
+        if late:
+            others = [self.routes.after(list(row.routes), row.channel) for row in late]
+            await execute(session, _MOVE_ON, {"ids": [row.id for row in late], "channels": others})
+            wakes(session, WORK)
+
+    async def look_up(self) -> None:
+        """Ask the provider what became of calls that nobody knows the end of."""
+        rows = await self.database.statement(
+            _LOOK_UP, {"channel": self.channel.name, "lease": self.lease}
+        )
+        due = [self._due(row, taken_at=time.monotonic()) for row in rows]
+        if due:
+            await self._settle(await asyncio.gather(*map(self._look_up, due)))
+
+    async def _look_up(self, due: Due) -> Outcome:
+        try:
+            async with asyncio.timeout(self.timeout.total_seconds()):
+                provider_id = await self.channel.lookup(due.outgoing, since=due.started_at)
+        except (TransientFailure, TimeoutError) as error:
+            again = backoff(due.look_ups) if due.look_ups < LOOK_UPS else None
+            return Outcome(
+                due, "unknown", error=str(error) or "no answer in time", look_up_in=again
+            )
+        if provider_id is not None:
+            return Outcome(due, "sent", provider_id=provider_id)
+        retry_in = backoff(due.attempts)
+        return Outcome(due, "failed", error="the provider never had it", retry_in=retry_in)
+
+
+@dataclass(frozen=True)
+class _Spared:
+    """What a call that was not taken would have cost; see :func:`budget.give_back`."""
+
+    due: Due
+
+    @property
+    def district(self) -> str:
+        return self.due.district
+
+    @property
+    def segments(self) -> int:
+        return self.due.segments
+
+    @property
+    def now(self) -> datetime:
+        return self.due.started_at
+
+
+class Pace:
+    """How many calls a provider takes now: a second's worth at most at once.
+
+    For this process: with several replicas each gets its share of the provider's limit in settings.
+    """
+
+    def __init__(self, rate_per_second: float | None) -> None:
+        self.rate = rate_per_second
+        self._saved = self._most = max(rate_per_second or 0, 1)
+        self._at = time.monotonic()
+        self._paused_until = 0.0
+
+    def room(self) -> int:
+        """How many calls may begin now."""
+        now = time.monotonic()
+        if now < self._paused_until:
+            return 0
+        if self.rate is None:
+            return 1_000_000
+        self._saved = min(self._saved + (now - self._at) * self.rate, self._most)
+        self._at = now
+        return int(self._saved)
+
+    def spend(self, calls: int) -> None:
+        """So many calls begin."""
+        self._saved -= calls
+
+    def pause(self, length: timedelta) -> None:
+        """The provider wants to be left alone."""
+        self._paused_until = max(self._paused_until, time.monotonic() + length.total_seconds())
+
+    def next_s(self) -> float:
+        """Seconds until there is room again; as long as one likes if there is."""
+        now = time.monotonic()
+        if now < self._paused_until:
+            return self._paused_until - now
+        if self.rate is None or self._saved >= 1:
+            return POLL.total_seconds()
+        return (1 - self._saved) / self.rate
 
 
 def backoff(attempts: int) -> timedelta:
     """How long to wait after this many attempts: 2 s, 4 s, 8 s … at most 2 min."""
-    doubled: timedelta = FIRST_RETRY * 2 ** min(attempts - 1, 10)
+    doubled: timedelta = FIRST_RETRY * 2 ** min(max(attempts, 1) - 1, 10)
     return min(doubled, LONGEST_RETRY)

@@ -1,23 +1,27 @@
 """What notification does when something happened elsewhere."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.notification import delivery, letters, offers
-from services.notification.channels import Channel
-from services.notification.letters import SILENT_REASONS
+from services.notification import asked, letters, messages, offers
+from services.notification.letters import SILENT_REASONS, Letter, LinkTo
+from services.notification.routes import Routes
 from shared.consume import Handler
 from shared.events import (
     AnswerJudged,
     CaseEscalated,
+    CaseProgressed,
+    CaseReported,
     Event,
     OfferAssigned,
     OfferClosed,
     OfferMade,
+    VolunteerPinged,
 )
 
 # The order in which the kinds of one wave are gone through: as they mostly come for one case, so
@@ -25,23 +29,44 @@ from shared.events import (
 KINDS: tuple[tuple[type[Event[Any]], ...], ...] = (
     (AnswerJudged,),
     (OfferClosed,),
-    (OfferMade, OfferAssigned),
-    (CaseEscalated,),
+    (OfferMade, OfferAssigned, VolunteerPinged),
+    (CaseEscalated, CaseProgressed),
 )
 RANK = {kind: rank for rank, kinds in enumerate(KINDS) for kind in kinds}
 
 
-def on_assignment_offers(channels: Sequence[Channel]) -> Handler:
+@dataclass(frozen=True)
+class Office:
+    """What every letter needs: how people are reached, and where they answer."""
+
+    routes: Routes
+    link: LinkTo
+
+    async def send(self, session: AsyncSession, written: Sequence[Letter]) -> None:
+        """Store the letters; they go out after the commit."""
+        await messages.queue(session, written, routes=self.routes)
+
+
+def on_intake_cases(office: Office) -> Handler:
+    """Tell reporters that their report has come in."""
+
+    async def handle(session: AsyncSession, events: list[CaseReported]) -> None:
+        written = (letters.acknowledgement(event) for event in events)
+        await office.send(session, [letter for letter in written if letter])
+
+    return handle
+
+
+def on_assignment_offers(office: Office) -> Handler:
     """Messages for what has happened to offers, stored before any provider is called."""
 
     async def handle(session: AsyncSession, events: list[Event[Any]]) -> None:
         for wave in waves(events):
-            await _judged(session, [e for e in wave if isinstance(e, AnswerJudged)], channels)
-            await _closed(session, [e for e in wave if isinstance(e, OfferClosed)], channels)
-            await _made(
-                session, [e for e in wave if isinstance(e, OfferMade | OfferAssigned)], channels
-            )
-            await _escalated(session, [e for e in wave if isinstance(e, CaseEscalated)], channels)
+            await _judged(session, [e for e in wave if isinstance(e, AnswerJudged)], office)
+            await _closed(session, [e for e in wave if isinstance(e, OfferClosed)], office)
+            await _asked(session, [e for e in wave if isinstance(e, asked.ASKING)], office)
+            await _escalated(session, [e for e in wave if isinstance(e, CaseEscalated)], office)
+            await _progressed(session, [e for e in wave if isinstance(e, CaseProgressed)], office)
 
     return handle
 
@@ -65,45 +90,56 @@ def waves(events: Iterable[Event[Any]]) -> list[list[Event[Any]]]:
     return found
 
 
-async def _made(
-    session: AsyncSession,
-    events: Sequence[OfferMade | OfferAssigned],
-    channels: Sequence[Channel],
-) -> None:
-    """One message for each offer; a case that was assigned is its volunteer's already."""
+async def _asked(session: AsyncSession, events: Sequence[asked.Asking], office: Office) -> None:
+    """One message for each who is asked; a case that was assigned is its volunteer's already."""
     given = [event for event in events if isinstance(event, OfferAssigned)]
     await offers.hear(session, {event.data.offer_id: "accepted" for event in given})
-    written = [
-        letters.assigned(event) if isinstance(event, OfferAssigned) else letters.offer(event)
-        for event in events
-    ]
-    await delivery.queue(session, written, channels=channels)
+    await asked.remember(session, events)
+    await office.send(session, [_asking(event, office.link) for event in events])
 
 
-async def _closed(
-    session: AsyncSession, events: Sequence[OfferClosed], channels: Sequence[Channel]
-) -> None:
+def _asking(event: asked.Asking, link: LinkTo) -> Letter:
+    match event:
+        case OfferMade():
+            return letters.offer(event, link=link)
+        case OfferAssigned():
+            return letters.assigned(event, link=link)
+        case VolunteerPinged():
+            return letters.ping(event, link=link)
+
+
+async def _closed(session: AsyncSession, events: Sequence[OfferClosed], office: Office) -> None:
     """Nothing more about these offers; whoever was asked hears that they need not come."""
     await offers.hear(session, {event.data.offer_id: "ended" for event in events})
+    await asked.note_outcomes(session, {e.data.offer_id: e.data.reason for e in events})
     to_tell = [event for event in events if event.data.reason not in SILENT_REASONS]
     if to_tell:
         told = await offers.told(session, (event.data.offer_id for event in to_tell))
         written = [letters.closing(event) for event in to_tell if event.data.offer_id in told]
-        await delivery.queue(session, written, channels=channels)
+        await office.send(session, written)
 
 
-async def _judged(
-    session: AsyncSession, events: Sequence[AnswerJudged], channels: Sequence[Channel]
-) -> None:
+async def _judged(session: AsyncSession, events: Sequence[AnswerJudged], office: Office) -> None:
     """Every answer gets a sentence back, if somebody can be told."""
     await offers.hear(session, offers.judged(events))
-    written = [letter for event in events if (letter := letters.reply(event))]
-    await delivery.queue(session, written, channels=channels)
+    await asked.note_outcomes(session, offers.endings(events))
+    await asked.tell_reporters(
+        session, {e.data.offer_id: e.data.reporter for e in events if e.data.reporter}
+    )
+    written = (letters.reply(event, link=office.link) for event in events)
+    await office.send(session, [letter for letter in written if letter])
 
 
 async def _escalated(
-    session: AsyncSession, events: Sequence[CaseEscalated], channels: Sequence[Channel]
+    session: AsyncSession, events: Sequence[CaseEscalated], office: Office
 ) -> None:
     """One message to each coordinator."""
-    written = list(chain.from_iterable(letters.escalations(event) for event in events))
-    await delivery.queue(session, written, channels=channels)
+    await office.send(session, list(chain.from_iterable(map(letters.escalations, events))))
+
+
+async def _progressed(
+    session: AsyncSession, events: Sequence[CaseProgressed], office: Office
+) -> None:
+    """The reporter hears that somebody comes, and of the end."""
+    written = map(letters.progress, events)
+    await office.send(session, [letter for letter in written if letter])

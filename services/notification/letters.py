@@ -1,6 +1,6 @@
-"""Who is told what: from an event of assignment to the messages that it makes."""
+"""Who is told what: from an event to the messages that it makes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,10 +11,15 @@ from services.notification.texts import Texts
 from shared.events import (
     AnswerJudged,
     CaseEscalated,
+    CaseProgressed,
+    CaseReported,
     Event,
     OfferAssigned,
     OfferClosed,
+    OfferedVolunteer,
     OfferMade,
+    Reporter,
+    VolunteerPinged,
 )
 
 # How long a message is still worth sending; an offer for as long as it can be answered.
@@ -25,84 +30,169 @@ CLOSING_LIFE = timedelta(hours=6)
 REPLY_LIFE = timedelta(hours=6)
 # A case without a volunteer needs its coordinator the next morning as well.
 ESCALATION_LIFE = timedelta(hours=24)
+# Whoever reported a case wants to hear of it also if the gateway was away for a while.
+NEWS_LIFE = timedelta(hours=12)
 
 # What a volunteer who did not answer need not be told: they are not on their way.
 SILENT_REASONS = ("expired",)
 
+# The address of the page on which an offer is answered, by its id and its answer code.
+LinkTo = Callable[[UUID, str], str | None]
+
 
 @dataclass(frozen=True)
 class Letter:
-    """One message to one person, before it is stored. ``event``: what it is about.
+    """One message to one person, before it is stored.
 
-    ``recipient`` is a volunteer's id, or ``coordinator:`` or ``unknown:`` and the address.
+    ``event_id`` is what it is about: the same event, recipient and purpose make one message.
+    ``subject`` is the case, or the volunteer where it is about no case. ``recipient`` is a
+    volunteer's id, or ``coordinator:``, ``reporter:`` or ``unknown:`` and the address.
+    ``preferred`` is the kind of channel that they like best. ``urgent`` goes by SMS also when the
+    day's budget is spent.
     """
 
-    event: Event[Any]
+    event_id: UUID
+    subject: UUID
+    district: str
+    drill: bool
     purpose: str
     recipient: str
     phone: str | None
     email: str | None
     texts: Texts
     send_before: datetime
+    urgent: bool = True
+    preferred: str | None = None
     offer_id: UUID | None = None
     answer_code: str | None = None
     reported_at: datetime | None = None
+    # Whoever wrote STOP hears that it was understood, and nothing else.
+    heeds_stop: bool = True
 
 
-def offer(made: OfferMade) -> Letter:
+def offer(made: OfferMade, *, link: LinkTo) -> Letter:
     """Ask a volunteer to come."""
-    written = texts.offer(made.data, drill=made.drill)
-    return _to_volunteer(made, "offer", written, send_before=made.data.respond_by)
+    data = made.data
+    written = texts.offer(data, link=link(data.offer_id, data.answer_code), drill=made.drill)
+    return _to_volunteer(
+        made,
+        "offer",
+        data.volunteer,
+        written,
+        send_before=data.respond_by,
+        urgent=data.urgency == "urgent",
+        offer_id=data.offer_id,
+        answer_code=data.answer_code,
+        reported_at=data.reported_at,
+    )
 
 
-def assigned(made: OfferAssigned) -> Letter:
+def assigned(made: OfferAssigned, *, link: LinkTo) -> Letter:
     """Tell a volunteer that a coordinator has given them a case."""
-    written = texts.assigned(made.data, drill=made.drill)
-    return _to_volunteer(made, "assigned", written, send_before=made.time + ASSIGNED_LIFE)
+    data = made.data
+    written = texts.assigned(data, link=link(data.offer_id, data.answer_code), drill=made.drill)
+    return _to_volunteer(
+        made,
+        "assigned",
+        data.volunteer,
+        written,
+        send_before=made.time + ASSIGNED_LIFE,
+        offer_id=data.offer_id,
+        answer_code=data.answer_code,
+        reported_at=data.reported_at,
+    )
 
 
 def closing(ended: OfferClosed) -> Letter:
     """Tell a volunteer that they need not come."""
-    written = texts.closed(ended.data, drill=ended.drill)
-    return _to_volunteer(ended, "closed", written, send_before=ended.time + CLOSING_LIFE)
+    return _to_volunteer(
+        ended,
+        "closed",
+        ended.data.volunteer,
+        texts.closed(ended.data, drill=ended.drill),
+        send_before=ended.time + CLOSING_LIFE,
+        offer_id=ended.data.offer_id,
+        answer_code=ended.data.answer_code,
+    )
+
+
+def ping(pinged: VolunteerPinged, *, link: LinkTo) -> Letter:
+    """Ask a volunteer for a sign of life."""
+    data = pinged.data
+    written = texts.ping(
+        data.volunteer.name,
+        data.answer_code,
+        language=data.volunteer.language,
+        link=link(data.ping_id, data.answer_code),
+        drill=pinged.drill,
+    )
+    return _to_volunteer(
+        pinged,
+        "ping",
+        data.volunteer,
+        written,
+        send_before=data.respond_by,
+        urgent=False,
+        offer_id=data.ping_id,
+        answer_code=data.answer_code,
+    )
 
 
 def _to_volunteer(
-    event: OfferMade | OfferAssigned | OfferClosed,
+    event: Event[Any],
     purpose: str,
+    volunteer: OfferedVolunteer,
     written: Texts,
     *,
     send_before: datetime,
+    offer_id: UUID,
+    answer_code: str,
+    urgent: bool = True,
+    reported_at: datetime | None = None,
 ) -> Letter:
-    volunteer = event.data.volunteer
     return Letter(
-        event=event,
+        event_id=event.id,
+        subject=event.subject,
+        district=event.district,
+        drill=event.drill,
         purpose=purpose,
         recipient=str(volunteer.id),
         phone=volunteer.phone,
         email=volunteer.email,
+        preferred=volunteer.channel,
         texts=written,
         send_before=send_before,
-        offer_id=event.data.offer_id,
-        answer_code=event.data.answer_code,
-        reported_at=getattr(event.data, "reported_at", None),
+        urgent=urgent,
+        offer_id=offer_id,
+        answer_code=answer_code,
+        reported_at=reported_at,
     )
 
 
-def reply(judged: AnswerJudged) -> Letter | None:
+def reply(judged: AnswerJudged, *, link: LinkTo) -> Letter | None:
     """Tell whoever has answered what became of it; None if nobody knows where they are."""
     said = judged.data
     phone = said.volunteer.phone if said.volunteer else said.phone
     email = said.volunteer.email if said.volunteer else said.email
     if said.volunteer is None and phone is None and email is None:
         return None
+    theirs = said.volunteer is not None and said.answer_code is not None
     return Letter(
-        event=judged,
+        event_id=judged.id,
+        subject=judged.subject,
+        district=judged.district,
+        drill=judged.drill,
         purpose="reply",
         recipient=str(said.volunteer.id) if said.volunteer else f"unknown:{phone or email}",
         phone=phone,
         email=email,
-        texts=texts.reply(said, drill=judged.drill),
+        preferred=said.volunteer.channel if said.volunteer else None,
+        texts=texts.reply(
+            said,
+            link=link(said.offer_id, said.answer_code) if theirs and said.answer_code else None,
+            reporter=said.reporter,
+            drill=judged.drill,
+        ),
         send_before=judged.time + REPLY_LIFE,
         offer_id=said.offer_id,
         answer_code=said.answer_code,
@@ -114,7 +204,10 @@ def escalations(escalated: CaseEscalated) -> Iterator[Letter]:
     for coordinator in escalated.data.coordinators:
         address = coordinator.phone or coordinator.email or coordinator.name
         yield Letter(
-            event=escalated,
+            event_id=escalated.id,
+            subject=escalated.subject,
+            district=escalated.district,
+            drill=escalated.drill,
             purpose="escalation",
             recipient=f"coordinator:{address}",
             phone=coordinator.phone,
@@ -123,3 +216,43 @@ def escalations(escalated: CaseEscalated) -> Iterator[Letter]:
             send_before=escalated.time + ESCALATION_LIFE,
             reported_at=escalated.data.reported_at,
         )
+
+
+def acknowledgement(reported: CaseReported) -> Letter | None:
+    """Tell a reporter that their report has come in, and its code; None if they want no news."""
+    reporter = reported.data.reporter
+    if reporter is None or not reporter.wants_news:
+        return None
+    written = texts.acknowledged(
+        reported.data.code, language=reporter.language, drill=reported.drill
+    )
+    return _to_reporter(reported, "acknowledged", reporter, written)
+
+
+def progress(progressed: CaseProgressed) -> Letter | None:
+    """Tell a reporter that somebody comes, or that it has ended; None for a step not known here."""
+    data = progressed.data
+    language, drill = data.reporter.language, progressed.drill
+    if data.step == "accepted":
+        written = texts.on_the_way(data.code, language=language, drill=drill)
+    elif data.step == "closed":
+        written = texts.case_closed(data.code, data.outcome, language=language, drill=drill)
+    else:
+        return None
+    return _to_reporter(progressed, f"news_{data.step}", data.reporter, written)
+
+
+def _to_reporter(event: Event[Any], purpose: str, reporter: Reporter, written: Texts) -> Letter:
+    return Letter(
+        event_id=event.id,
+        subject=event.subject,
+        district=event.district,
+        drill=event.drill,
+        purpose=purpose,
+        recipient=f"reporter:{reporter.phone or reporter.email}",
+        phone=reporter.phone,
+        email=reporter.email,
+        texts=written,
+        send_before=event.time + NEWS_LIFE,
+        urgent=False,
+    )

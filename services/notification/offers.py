@@ -14,7 +14,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from shared import outbox
 from shared.database import column, execute, sql
-from shared.events import AnswerJudged, OfferUnreachable, UnreachableOffer
+from shared.events import (
+    AnswerJudged,
+    OfferUnreachable,
+    PingUnreachable,
+    UnreachableOffer,
+    UnreachedPing,
+)
 
 # What a recorded answer makes of an offer. An obstacle leaves the case with its volunteer.
 RECORDED = {
@@ -26,6 +32,8 @@ RECORDED = {
 }
 # After these there is nothing left to answer.
 OVER_VERDICTS = ("too_late", "taken_by_another", "case_closed")
+# What a recorded answer that ends an offer is called afterwards.
+ENDINGS = {"decline": "declined", "done": "done", "hand_back": "handed_back"}
 
 # Whether a message ``m`` may no longer be sent. An offer is not asked again after its answer, and a
 # reply does not outlive what has ended its offer since.
@@ -34,6 +42,7 @@ OVER = """EXISTS (
     WHERE s.offer_id = m.offer_id
       AND CASE m.purpose
           WHEN 'offer' THEN s.state <> 'open'
+          WHEN 'ping' THEN s.state = 'ended'
           WHEN 'assigned' THEN s.state = 'ended'
           WHEN 'reply' THEN s.state = 'ended' AND s.changed_at > m.created_at
           ELSE false END)"""
@@ -61,7 +70,7 @@ _TOLD = sql("""
     SELECT DISTINCT m.offer_id FROM messages m
     WHERE m.offer_id = ANY (CAST(:offers AS uuid[]))
       AND m.purpose IN ('offer', 'assigned', 'reply')
-      AND (m.state IN ('queued', 'sending', 'sent', 'unknown')
+      AND (m.state IN ('queued', 'sending', 'sent', 'delivered', 'unknown')
            OR EXISTS (SELECT FROM attempts a
                       WHERE a.message_id = m.id AND a.state IN ('sending', 'sent', 'unknown')))
 """)
@@ -98,21 +107,34 @@ def _state_after(answer: str, verdict: str) -> str | None:
     return "ended" if verdict in OVER_VERDICTS else None
 
 
+def endings(events: Iterable[AnswerJudged]) -> dict[UUID, str]:
+    """Why the offers that these verdicts end are over, the last one counts."""
+    found: dict[UUID, str] = {}
+    for event in events:
+        verdict, answer = event.data.verdict, event.data.answer
+        if verdict in OVER_VERDICTS:
+            found[event.data.offer_id] = verdict
+        elif verdict == "recorded" and answer in ENDINGS:
+            found[event.data.offer_id] = ENDINGS[answer]
+    return found
+
+
 async def give_up(session: AsyncSession, rows: Sequence[Any], *, reason: str) -> None:
-    """Publish that these offers reach nobody: ``rows`` of offer_id, case_id, district, drill, at.
+    """Publish that these messages reach nobody: ``rows`` of offer_id, case_id, district, drill,
+    purpose, at. Only offers, assigned cases and tests of reachability are anybody's business.
 
     Only for rows that this very transaction has moved to ``failed``, so that it is said once.
     """
-    await outbox.publish(
-        session,
-        [
-            OfferUnreachable.of(
-                UnreachableOffer(offer_id=row.offer_id, reason=reason),
-                case_id=row.case_id,
-                district=row.district,
-                time=row.at,
-                drill=row.drill,
-            )
-            for row in rows
-        ],
-    )
+    await outbox.publish(session, [event for row in rows if (event := _unreachable(row, reason))])
+
+
+def _unreachable(row: Any, reason: str) -> OfferUnreachable | PingUnreachable | None:
+    about: dict[str, Any] = {
+        "case_id": row.case_id, "district": row.district, "time": row.at, "drill": row.drill
+    }  # fmt: skip
+    event: OfferUnreachable | PingUnreachable | None = None
+    if row.purpose in ("offer", "assigned"):
+        event = OfferUnreachable.of(UnreachableOffer(offer_id=row.offer_id, reason=reason), **about)
+    elif row.purpose == "ping":
+        event = PingUnreachable.of(UnreachedPing(ping_id=row.offer_id, reason=reason), **about)
+    return event

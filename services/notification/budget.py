@@ -1,0 +1,143 @@
+"""SMS budgets: how many segments a district may send a day, and who is told before it is spent.
+
+What is under way counts, so that several processes together never exceed it. What is urgent goes
+out all the same and counts too; the rest goes by another channel, or not at all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+from zoneinfo import ZoneInfo
+
+import structlog
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.notification import messages, texts
+from services.notification.letters import Letter
+from services.notification.routes import Routes
+from shared import outbox
+from shared.database import execute, sql
+from shared.districts import District
+from shared.events import Coordinator, RunLowBudget, SmsBudgetRunLow
+
+log = structlog.get_logger("budget")
+
+# The coordinators hear of it on the same day, or not at all.
+WARNING_LIFE = timedelta(hours=12)
+
+# The row is locked until the end of the transaction: whoever else takes messages of this district
+# waits and then sees what we have spent.
+_SPENT = sql("""
+    INSERT INTO spending AS s (district, day, segments) VALUES (:district, :day, 0)
+    ON CONFLICT (district, day) DO UPDATE SET segments = s.segments
+    RETURNING segments, warned_at
+""")
+_SPEND = sql("""
+    UPDATE spending SET segments = :segments,
+        warned_at = CASE WHEN CAST(:warned AS boolean) THEN clock_timestamp() ELSE warned_at END
+    WHERE district = :district AND day = :day
+""")
+_GIVE_BACK = sql("""
+    UPDATE spending SET segments = greatest(segments - :segments, 0)
+    WHERE district = :district AND day = :day
+""")
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Which of the messages that are due may go by SMS now, and which may not."""
+
+    taken: list[Any]
+    refused: list[Any]
+
+
+def is_limited(routes: Routes) -> bool:
+    """Whether any district has a budget at all."""
+    return any(d.policy.messages.sms_a_day is not None for d in routes.districts.values())
+
+
+async def admit(session: AsyncSession, due: Sequence[Any], *, routes: Routes) -> Admitted:
+    """Spend what these messages cost: rows of id, district, segments, urgent and now (the
+    database's clock)."""
+    taken: list[Any] = []
+    refused: list[Any] = []
+    # Sorted, so that two processes wait for each other instead of deadlocking.
+    for code in sorted({row.district for row in due}):
+        mine = [row for row in due if row.district == code]
+        limit = routes.policy(code).sms_a_day
+        if limit is None:
+            taken += mine
+            continue
+        district = routes.districts[code]
+        day = _day(district, mine[0].now)
+        (spent,) = await execute(session, _SPENT, {"district": code, "day": day})
+        used = spent.segments
+        for row in mine:
+            if row.urgent or used + row.segments <= limit:
+                used += row.segments
+                taken.append(row)
+            else:
+                refused.append(row)
+        low = used >= limit * district.policy.messages.warn_at or bool(refused)
+        warn = low and spent.warned_at is None
+        values = {"district": code, "day": day, "segments": used, "warned": warn}
+        await execute(session, _SPEND, values)
+        if warn:
+            await _warn(session, district, day, used, limit, routes)
+    return Admitted(taken, refused)
+
+
+async def give_back(session: AsyncSession, rows: Sequence[Any], *, routes: Routes) -> None:
+    """What the provider did not take costs nothing: rows of district, segments and now."""
+    back: dict[tuple[str, date], int] = {}
+    for row in rows:
+        if routes.policy(row.district).sms_a_day is not None:
+            key = row.district, _day(routes.districts[row.district], row.now)
+            back[key] = back.get(key, 0) + row.segments
+    for (code, day), segments in sorted(back.items()):
+        values = {"district": code, "day": day, "segments": segments}
+        await execute(session, _GIVE_BACK, values)
+
+
+def _day(district: District, moment: datetime) -> date:
+    return moment.astimezone(ZoneInfo(district.timezone)).date()
+
+
+async def _warn(
+    session: AsyncSession, district: District, day: date, used: int, limit: int, routes: Routes
+) -> None:
+    """Say so before only what is urgent goes out: once a day."""
+    (row,) = await execute(session, sql("SELECT clock_timestamp() AS at"), {})
+    event: SmsBudgetRunLow = SmsBudgetRunLow.of(
+        RunLowBudget(day=day.isoformat(), used=used, budget=limit),
+        # It is about no case; the same district stays in order.
+        case_id=uuid5(NAMESPACE_URL, f"jangkau:district:{district.code}"),
+        district=district.code,
+        time=row.at,
+    )
+    await outbox.publish(session, [event])
+    log.warning("budget.low", district=district.code, used=used, budget=limit)
+    told = [one for one in district.policy.coordinators if one.subdistrict is None]
+    letters = [
+        Letter(
+            event_id=event.id,
+            subject=event.subject,
+            district=district.code,
+            drill=False,
+            purpose="budget",
+            recipient=f"coordinator:{one.phone or one.email}",
+            phone=one.phone,
+            email=one.email,
+            texts=texts.budget(
+                district.name,
+                used,
+                limit,
+                Coordinator(name=one.name, phone=one.phone, email=one.email, language=one.language),
+            ),
+            send_before=event.time + WARNING_LIFE,
+        )
+        for one in told
+    ]
+    await messages.queue(session, letters, routes=routes)

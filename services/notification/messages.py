@@ -1,0 +1,124 @@
+"""Messages: stored once, with the routes by which they go, before any provider is called."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+from uuid_utils.compat import uuid7
+
+from services.notification import offers, texts
+from services.notification.letters import Letter
+from services.notification.offers import OVER
+from services.notification.routes import Routes, Stopped, stopped
+from shared.database import execute, sql, wakes
+
+WORK = "messages"  # what wakes the delivery
+
+# The same text to the same person so often within so long is a loop, of ours or of a machine that
+# answers us: it goes no further. A person who says "YA" three times gets three answers.
+SAME_TEXT_AT_MOST = 3
+SAME_TEXT_WITHIN = timedelta(hours=1)
+
+_QUEUE = sql(f"""
+    WITH stored AS (
+        INSERT INTO messages
+            (id, event_id, case_id, offer_id, recipient, purpose, answer_code, district, drill,
+             phone, email, short_text, subject, long_text, routes, urgent, segments, channel,
+             attempts, reported_at, send_before, created_at, state, error)
+        SELECT m.id, m.event_id, m.case_id, m.offer_id, m.recipient, m.purpose, m.answer_code,
+               m.district, m.drill, m.phone, m.email, m.short_text, m.subject, m.long_text,
+               string_to_array(nullif(m.routes, ''), ','), m.urgent, m.segments,
+               split_part(nullif(m.routes, ''), ',', 1), 0, m.reported_at, m.send_before,
+               m.created_at,
+               CASE WHEN m.over OR m.loops THEN 'withdrawn' WHEN m.routes = '' THEN 'failed'
+                    ELSE 'queued' END,
+               CASE WHEN m.over THEN NULL
+                    WHEN m.loops THEN 'the same text has gone to this person several times'
+                    WHEN m.routes = '' THEN 'no channel has an address of this person' END
+        FROM (
+            SELECT m.*, {OVER} AS over, m.purpose <> 'offer' AND (
+                SELECT count(*) FROM messages earlier
+                WHERE earlier.recipient = m.recipient
+                  AND earlier.created_at > now() - CAST(:within AS interval)
+                  AND earlier.short_text = m.short_text AND earlier.state <> 'withdrawn'
+            ) >= CAST(:at_most AS int) AS loops
+            FROM (
+                -- Later than what was heard before in the same transaction.
+                SELECT written.*, clock_timestamp() AS created_at
+                FROM unnest(
+                    CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[]), CAST(:case_ids AS uuid[]),
+                    CAST(:offer_ids AS uuid[]), CAST(:recipients AS text[]),
+                    CAST(:purposes AS text[]), CAST(:answer_codes AS text[]),
+                    CAST(:districts AS text[]), CAST(:drills AS bool[]), CAST(:phones AS text[]),
+                    CAST(:emails AS text[]), CAST(:short_texts AS text[]),
+                    CAST(:subjects AS text[]), CAST(:long_texts AS text[]),
+                    CAST(:routes AS text[]), CAST(:urgents AS bool[]), CAST(:segments AS int[]),
+                    CAST(:reported_at AS timestamptz[]), CAST(:send_before AS timestamptz[]))
+                AS written (id, event_id, case_id, offer_id, recipient, purpose, answer_code,
+                            district, drill, phone, email, short_text, subject, long_text, routes,
+                            urgent, segments, reported_at, send_before)
+            ) AS m
+        ) AS m
+        ON CONFLICT (event_id, recipient, purpose) DO NOTHING
+        RETURNING case_id, offer_id, district, drill, purpose, state
+    )
+    SELECT case_id, offer_id, district, drill, purpose, now() AS at
+    FROM stored WHERE state = 'failed'
+""")  # noqa: S608 - our own text, no value in it
+
+
+async def queue(session: AsyncSession, letters: Sequence[Letter], *, routes: Routes) -> None:
+    """Store messages in one statement; the delivery loops send them after the commit.
+
+    An offer to somebody whom no channel can reach is given up here: ``offer.unreachable``.
+    """
+    if not letters:
+        return
+    barred = await stopped(session, (a for each in letters for a in (each.phone, each.email)))
+    rows = [_row(letter, routes, barred) for letter in letters]
+    columns = {
+        "ids": "id", "event_ids": "event_id", "case_ids": "case_id", "offer_ids": "offer_id",
+        "recipients": "recipient", "purposes": "purpose", "answer_codes": "answer_code",
+        "districts": "district", "drills": "drill", "phones": "phone", "emails": "email",
+        "short_texts": "short_text", "subjects": "subject", "long_texts": "long_text",
+        "routes": "routes", "urgents": "urgent", "segments": "segments",
+        "reported_at": "reported_at", "send_before": "send_before",
+    }  # fmt: skip
+    values = {array: [row[column] for row in rows] for array, column in columns.items()}
+    nobody = await execute(
+        session, _QUEUE, values | {"within": SAME_TEXT_WITHIN, "at_most": SAME_TEXT_AT_MOST}
+    )
+    await offers.give_up(session, nobody, reason="no_address")
+    wakes(session, WORK)
+
+
+def _row(letter: Letter, routes: Routes, barred: Stopped) -> dict[str, Any]:
+    ways = routes.of(
+        district=letter.district,
+        phone=letter.phone,
+        email=letter.email,
+        preferred=letter.preferred,
+        stopped=barred if letter.heeds_stop else (),
+    )
+    return {
+        "id": uuid7(),
+        "event_id": letter.event_id,
+        "case_id": letter.subject,
+        "offer_id": letter.offer_id,
+        "recipient": letter.recipient,
+        "purpose": letter.purpose,
+        "answer_code": letter.answer_code,
+        "district": letter.district,
+        "drill": letter.drill,
+        "phone": letter.phone,
+        "email": letter.email,
+        "short_text": letter.texts.short_text,
+        "subject": letter.texts.subject,
+        "long_text": letter.texts.long_text,
+        "routes": ",".join(ways),
+        "urgent": letter.urgent,
+        "segments": texts.segments(letter.texts.short_text),
+        "reported_at": letter.reported_at,
+        "send_before": letter.send_before,
+    }
