@@ -9,6 +9,7 @@ from services.assignment.turn import OPEN_STATES
 from shared import topics
 from shared.database import execute, sql
 from shared.districts import Districts
+from shared.policy_watch import PolicyWatch
 from shared.service import Service
 
 CASES = Gauge("jangkau_cases", "Open cases by state.", ["state"])
@@ -54,7 +55,7 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
         hears=lambda: answered.hears,
     )
     service.loop("sweep", sweep.run)
-    service.loop("policy", handlers.PolicyWatch(districts).run)
+    service.loop("policy", PolicyWatch(districts).run)
     service.measures = [measure_cases]
     return service
 

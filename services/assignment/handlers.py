@@ -6,14 +6,14 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.assignment import answers, duty, loop, openings
 from services.assignment.answers import Heard
 from shared.consume import Handler
 from shared.database import Database, is_transient, sql
-from shared.districts import District, Districts
+from shared.districts import District
 from shared.events import CaseReported
 from shared.health import Loop
 
@@ -22,10 +22,6 @@ log = structlog.get_logger("sweep")
 SWEEP_FAILURES = Counter(
     "jangkau_sweep_failures_total",
     "Cases that the sweep could not act on. Any rise: a person has to look at the log.",
-)
-POLICY_REFUSED = Gauge(
-    "jangkau_policy_refused",
-    "1 while a district's folder holds a file that is refused; the one before stays in force.",
 )
 # A case on which the sweep fails is looked at again after this long, so that it holds up no other.
 FAILED_PAUSE = timedelta(minutes=5)
@@ -143,24 +139,3 @@ class Sweep:
             """),
             {"id": case_id, "pause": FAILED_PAUSE},
         )
-
-
-class PolicyWatch:
-    """Reads the districts' folders again when they have changed."""
-
-    EVERY_S = 5.0
-
-    def __init__(self, districts: Districts) -> None:
-        self.districts = districts
-
-    async def run(self, turns: Loop) -> None:
-        """Look every few seconds, until cancelled; a broken file changes nothing and is told."""
-        while True:
-            turns.beat()
-            before = self.districts.problem
-            for code in await asyncio.to_thread(self.districts.reload):
-                log.info("policy.reloaded", district=code)
-            POLICY_REFUSED.set(self.districts.problem is not None)
-            if self.districts.problem and self.districts.problem != before:
-                log.error("policy.refused", problem=self.districts.problem)
-            await asyncio.sleep(self.EVERY_S)

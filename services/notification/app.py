@@ -23,6 +23,7 @@ from services.notification.settings import NotificationSettings
 from shared import topics
 from shared.database import Database, execute, sql
 from shared.districts import DistrictError, Districts
+from shared.policy_watch import PolicyWatch
 from shared.service import Service
 
 STATES = (
@@ -50,6 +51,7 @@ def compose(settings: NotificationSettings | None = None) -> Service:
     office = make_office(settings, service.database)
     service.consume(topics.INTAKE_CASES, handlers.on_intake_cases(office))
     service.consume(topics.ASSIGNMENT_OFFERS, handlers.on_assignment_offers(office))
+    service.loop("policy", PolicyWatch(office.districts).run)
     for channel in office.routes.channels:
         delivery = make_delivery(settings, service.database, channel, office.routes)
         service.loop(f"deliver-{channel.name}", delivery.run)
@@ -82,7 +84,7 @@ def make_office(settings: NotificationSettings, database: Database) -> Office:
             f"policy.toml of {code} names the channels {', '.join(names)}; this installation has "
             f"{', '.join(settings.channel_names)} (JANGKAU_CHANNELS)"
         )
-    return Office(routes, partial(_link, settings))
+    return Office(routes, partial(_link, settings), districts)
 
 
 def _link(settings: NotificationSettings, offer_id: UUID, answer_code: str) -> str | None:

@@ -12,6 +12,7 @@ from services.notification import asked, letters, messages, offers
 from services.notification.letters import SILENT_REASONS, Letter, LinkTo
 from services.notification.routes import Routes
 from shared.consume import Handler
+from shared.districts import Districts
 from shared.events import (
     AnswerJudged,
     CaseEscalated,
@@ -41,6 +42,7 @@ class Office:
 
     routes: Routes
     link: LinkTo
+    districts: Districts
 
     async def send(self, session: AsyncSession, written: Sequence[Letter]) -> None:
         """Store the letters; they go out after the commit."""
