@@ -1,46 +1,127 @@
 """What notification is told from outside: which channels, and how to reach their providers."""
 
-from typing import Self
+import json
+import re
+from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
-from shared.settings import Settings
+from services.notification.channels.rules import Rule
+from shared.settings import LinkSettings
 
-KNOWN_CHANNELS = ("sandbox", "sms", "email")
+KNOWN_CHANNELS = ("sandbox", "sms", "email", "twilio", "apprise")
+# As long as a key that signs links: nobody can try it through over a network.
+SHORTEST_SECRET = 16
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
-class NotificationSettings(Settings):
-    """Notification's own settings."""
+class NotificationSettings(LinkSettings):
+    """Notification's own settings.
+
+    Rates are a provider's, in messages a second; costs are in the installation's currency, 0 where
+    nothing is paid and no budget counts; concurrency is how many calls are under way at once.
+    """
 
     # In the order in which they are tried. The sandbox stores messages and shows them on a page.
     channels: str = "sandbox"
     # How long one call to a provider may take; after that nobody knows what became of it.
-    provider_timeout_seconds: float = 15
+    provider_timeout_seconds: float = Field(default=15, gt=0)
     # When an attempt that nobody has finished is given up as unknown: well past the time-out.
     lease_seconds: float = 60
-    # How many messages one channel sends at once.
-    concurrency: int = 50
+    # How many messages a channel sends at once that does not say otherwise.
+    concurrency: int = Field(default=50, ge=1)
+
+    sandbox_cost_per_segment: float = Field(default=0, ge=0)
 
     smtp_host: str = "127.0.0.1"
     smtp_port: int = 25
+    # Nothing; STARTTLS on a plain port (587); or TLS from the first byte (465).
+    smtp_security: Literal["none", "starttls", "tls"] = "none"
+    smtp_starttls: bool | None = Field(default=None, description="now JANGKAU_SMTP_SECURITY")
+    # Who signed the server's certificate, if no public authority did.
+    smtp_ca_file: str | None = None
     smtp_username: str | None = None
     smtp_password: SecretStr | None = None
-    smtp_starttls: bool = False
     smtp_from: str = "Jangkau <jangkau@localhost>"
+    smtp_reply_to: str | None = None
+    # Each sends one mail after another.
+    smtp_connections: int = Field(default=4, ge=1)
+    # Most servers close a connection that is idle for five minutes; we do it before them.
+    smtp_idle_seconds: float = Field(default=60, gt=0)
+    smtp_rate_per_second: float | None = Field(default=None, gt=0)
 
-    # A generic HTTP gateway. {to}, {text} and {id} stand for the number, the text and our id.
+    # A generic HTTP gateway. In the URL, the body and the headers {to} stands for the number as
+    # +62812…, {digits} for 62812…, {local} for 0812…, {text} for the text, {id} for our id, and
+    # {user} and {secret} for the two settings below.
     sms_url: str = ""
-    sms_method: str = "POST"
+    sms_method: Literal["GET", "POST", "PUT"] = "POST"
     sms_body: str = '{"to": "{to}", "text": "{text}", "id": "{id}"}'
     sms_content_type: str = "application/json"
+    sms_headers: dict[str, str] = Field(default_factory=dict)
     sms_authorization: SecretStr | None = None
+    sms_user: str = ""
+    sms_secret: SecretStr | None = None
+    # Many gateways in the country are reached without TLS: that has to be said.
+    sms_allow_http: bool = False
+    # What its answer means (channels/rules.py). Without a rule for success it is any 2xx; with one,
+    # an answer that matches none of the three leaves the outcome unknown.
+    sms_success: str = ""
+    sms_message_id: str = ""
+    sms_transient: str = ""
+    sms_permanent: str = ""
     # The gateway knows our id again and sends nothing twice for it.
     sms_idempotent: bool = False
+    # Answers 200 for an id it has taken and 404 for one it has not.
+    sms_lookup_url: str = ""
+    sms_rate_per_second: float | None = Field(default=None, gt=0)
+    sms_concurrency: int | None = Field(default=None, ge=1)
+    sms_cost_per_segment: float = Field(default=0, ge=0)
+    # It calls us back, showing this secret: what became of a message (if sms_receipts), and texts.
+    # Fields are paths as in rules: status, data.0.status.
+    sms_webhook_secret: SecretStr | None = None
+    sms_receipts: bool = False
+    sms_receipt_id_field: str = "message_id"
+    sms_receipt_message_field: str = "id"  # our id, if it comes back
+    sms_receipt_status_field: str = "status"
+    sms_receipt_delivered: str = "delivered"
+    sms_receipt_failed: str = "failed,undelivered,rejected,expired"
+    sms_inbound_id_field: str = "message_id"
+    sms_inbound_from_field: str = "from"
+    sms_inbound_text_field: str = "text"
+
+    twilio_url: str = "https://api.twilio.com"
+    twilio_account_sid: str = ""
+    twilio_auth_token: SecretStr | None = None
+    # One of the two: a number or name that sends, or a service that chooses one.
+    twilio_from: str = ""
+    twilio_messaging_service_sid: str = ""
+    # Unsaid: if Twilio can reach us, which it does over https.
+    twilio_receipts: bool | None = None
+    # Twilio's list of messages lags behind: before that a message is not missed there.
+    twilio_lookup_after_seconds: float = Field(default=5, ge=0)
+    twilio_rate_per_second: float | None = Field(default=None, gt=0)
+    twilio_concurrency: int | None = Field(default=None, ge=1)
+    twilio_cost_per_segment: float = Field(default=0, ge=0)
+
+    # A URL of apprise with {phone}, {email} or {address} (whichever there is) where they go.
+    apprise_url: SecretStr | None = None
+    apprise_rate_per_second: float | None = Field(default=None, gt=0)
+    # Each takes a thread.
+    apprise_concurrency: int = Field(default=4, ge=1)
+    apprise_cost_per_segment: float = Field(default=0, ge=0)
 
     @property
     def channel_names(self) -> list[str]:
         """The channels in order."""
         return [name.strip() for name in self.channels.split(",") if name.strip()]
+
+    @property
+    def twilio_calls_back(self) -> bool:
+        """Whether Twilio is asked to tell what became of a message."""
+        if self.twilio_receipts is None:
+            return self.public_url.startswith("https://")
+        return self.twilio_receipts
 
     @model_validator(mode="after")
     def channels_can_work(self) -> Self:
@@ -52,16 +133,128 @@ class NotificationSettings(Settings):
                 f"JANGKAU_CHANNELS names {unknown or 'nothing'}; known are "
                 f"{', '.join(KNOWN_CHANNELS)}"
             )
+        if len(set(names)) < len(names):
+            raise ValueError("JANGKAU_CHANNELS names a channel twice")
         if self.environment != "development" and "sandbox" in names:
             raise ValueError("JANGKAU_CHANNELS: the sandbox reaches nobody; leave it out here")
-        if "sms" in names and not self.sms_url:
-            raise ValueError("JANGKAU_SMS_URL is needed for the channel sms")
         if self.provider_timeout_seconds >= self.stalled_after_seconds:
             raise ValueError(
                 "JANGKAU_PROVIDER_TIMEOUT_SECONDS must be less than JANGKAU_STALLED_AFTER_SECONDS"
             )
-        if self.environment != "development" and self.smtp_username and not self.smtp_starttls:
-            raise ValueError("JANGKAU_SMTP_STARTTLS: a password must not go over the wire in clear")
         if self.lease_seconds <= self.provider_timeout_seconds:
             raise ValueError("JANGKAU_LEASE_SECONDS must exceed JANGKAU_PROVIDER_TIMEOUT_SECONDS")
+        for name in names:
+            getattr(self, f"_{name}_can_work", lambda: None)()
         return self
+
+    @model_validator(mode="after")
+    def no_mail_password_in_clear(self) -> Self:
+        """Refuse what would send a password, or think itself safe, without TLS."""
+        if self.smtp_starttls is not None:
+            raise ValueError(
+                "JANGKAU_SMTP_STARTTLS has become JANGKAU_SMTP_SECURITY: none, starttls or tls"
+            )
+        if (
+            self.environment != "development"
+            and self.smtp_username
+            and self.smtp_security == "none"
+        ):
+            raise ValueError(
+                "JANGKAU_SMTP_SECURITY: a password must not go over the wire in clear; "
+                "set starttls or tls"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def webhooks_are_kept(self) -> Self:
+        """Refuse a secret that can be guessed, and receipts that nobody could believe."""
+        secret = self.sms_webhook_secret
+        if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
+            raise ValueError(
+                f"JANGKAU_SMS_WEBHOOK_SECRET: {SHORTEST_SECRET} characters or more, by chance"
+            )
+        if self.sms_receipts and secret is None:
+            raise ValueError("JANGKAU_SMS_RECEIPTS needs JANGKAU_SMS_WEBHOOK_SECRET")
+        return self
+
+    def _email_can_work(self) -> None:
+        for name, address in (
+            ("SMTP_FROM", self.smtp_from),
+            ("SMTP_REPLY_TO", self.smtp_reply_to),
+        ):
+            if address is not None and not re.search(r"[^@\s<]+@[^@\s>]+>?$", address):
+                raise ValueError(f"JANGKAU_{name} is not an address: {address!r}")
+        if self.smtp_ca_file is not None:
+            try:
+                with open(self.smtp_ca_file, "rb"):  # noqa: PTH123 - only whether it can be read
+                    pass
+            except OSError as error:
+                raise ValueError(f"JANGKAU_SMTP_CA_FILE cannot be read: {error}") from None
+
+    def _sms_can_work(self) -> None:
+        if not self.sms_url:
+            raise ValueError("JANGKAU_SMS_URL is needed for the channel sms")
+        _check_url("SMS_URL", self.sms_url)
+        request = self.sms_url + (self.sms_body if self.sms_method != "GET" else "")
+        if not re.search(r"\{(to|digits|local)\}", request) or "{text}" not in request:
+            raise ValueError(
+                "JANGKAU_SMS_URL and JANGKAU_SMS_BODY have no place for the number ({to}, {digits} "
+                "or {local}) or none for the {text}"
+            )
+        if "{secret}" in request + "".join(self.sms_headers.values()) and self.sms_secret is None:
+            raise ValueError("JANGKAU_SMS_SECRET is needed where {secret} stands")
+        if self.sms_method != "GET" and "json" in self.sms_content_type:
+            try:
+                json.loads(re.sub(r"\{[a-z]+\}", "0", self.sms_body))
+            except ValueError as error:
+                raise ValueError(f"JANGKAU_SMS_BODY is not JSON: {error}") from None
+        if self.environment != "development" and not self.sms_allow_http:
+            _check_tls("SMS_URL", self.sms_url, allow=" or set JANGKAU_SMS_ALLOW_HTTP=true")
+        if self.sms_lookup_url:
+            _check_url("SMS_LOOKUP_URL", self.sms_lookup_url)
+            if "{id}" not in self.sms_lookup_url:
+                raise ValueError("JANGKAU_SMS_LOOKUP_URL has no place for our {id}")
+            if "{id}" not in request:
+                raise ValueError("JANGKAU_SMS_LOOKUP_URL: the gateway is never told our {id}")
+        for name in ("sms_success", "sms_message_id", "sms_transient", "sms_permanent"):
+            try:
+                Rule.parse(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"JANGKAU_{name.upper()}: {error}") from None
+
+    def _twilio_can_work(self) -> None:
+        if not self.twilio_account_sid or self.twilio_auth_token is None:
+            raise ValueError(
+                "JANGKAU_TWILIO_ACCOUNT_SID and JANGKAU_TWILIO_AUTH_TOKEN are needed for the "
+                "channel twilio"
+            )
+        if bool(self.twilio_from) == bool(self.twilio_messaging_service_sid):
+            raise ValueError(
+                "JANGKAU_TWILIO_FROM or JANGKAU_TWILIO_MESSAGING_SERVICE_SID: exactly one of them"
+            )
+        _check_url("TWILIO_URL", self.twilio_url)
+        if self.environment != "development":
+            _check_tls("TWILIO_URL", self.twilio_url)
+
+    def _apprise_can_work(self) -> None:
+        # Not above: it needs these settings, and its library takes a while to load.
+        from services.notification.channels.apprise import check
+
+        if self.apprise_url is None:
+            raise ValueError("JANGKAU_APPRISE_URL is needed for the channel apprise")
+        check(self.apprise_url.get_secret_value())
+
+
+def _check_url(name: str, url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"JANGKAU_{name} is no address of the web: it begins with https://")
+
+
+def _check_tls(name: str, url: str, *, allow: str = "") -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+        raise ValueError(
+            f"JANGKAU_{name}: numbers, texts and passwords would go over the wire in clear; "
+            f"use https{allow}"
+        )

@@ -125,8 +125,10 @@ def test_the_newest_link_key_comes_first() -> None:
 
 def test_production_refuses_the_sandbox() -> None:
     with pytest.raises(ValidationError, match="the sandbox reaches nobody"):
-        NotificationSettings(environment="production", channels="email,sandbox")
-    NotificationSettings(environment="production", channels="email")
+        NotificationSettings(
+            environment="production", channels="email,sandbox", link_keys=LINK_KEYS
+        )
+    NotificationSettings(environment="production", channels="email", link_keys=LINK_KEYS)
 
 
 def test_an_unknown_channel_is_named() -> None:

@@ -1,0 +1,103 @@
+"""Whatever apprise reaches: Telegram, WhatsApp, Signal, Matrix and a hundred more, by one URL.
+
+Apprise says only whether it went well. If not, nobody knows whether anything went out.
+https://appriseit.com/services/
+"""
+
+import asyncio
+import logging
+import re
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+from urllib.parse import quote
+
+import apprise
+
+from services.notification.channels import (
+    Kind,
+    Outgoing,
+    PermanentFailure,
+    TransientFailure,
+    UnknownOutcome,
+)
+from services.notification.settings import NotificationSettings
+
+_PLACEHOLDER = re.compile(r"\{(phone|email|address)\}")
+
+# Its warnings name the addresses that could not be reached; ours name the message.
+logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+
+
+class Apprise:
+    """A channel that hands messages to one service of apprise, each in a thread."""
+
+    name = "apprise"
+    kind: Kind = "other"
+    supports_idempotency = False
+    supports_lookup = False
+    supports_receipts = False
+
+    def __init__(self, settings: NotificationSettings) -> None:
+        url = settings.apprise_url
+        self._url = url.get_secret_value() if url is not None else ""
+        self._asset = _asset(settings.provider_timeout_seconds)
+        self.cost_per_segment = settings.apprise_cost_per_segment
+        self.rate_per_second = settings.apprise_rate_per_second
+        self.concurrency = settings.apprise_concurrency
+        self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="apprise")
+
+    def address_of(self, *, phone: str | None, email: str | None) -> str | None:
+        """Whatever has a place in the URL."""
+        return {"phone": phone, "email": email, "address": phone or email}[_wants(self._url)]
+
+    async def send(self, message: Outgoing) -> str:
+        """Hand the message to apprise, which waits for its service."""
+        service = apprise.Apprise.instantiate(_filled(self._url, message.address), self._asset)
+        if not isinstance(service, apprise.NotifyBase):
+            raise PermanentFailure("this address has no place in the URL for apprise")
+        went_well = await asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            partial(service.notify, body=message.long_text, title=message.subject),
+        )
+        if not went_well:
+            raise UnknownOutcome("apprise says only that it did not go well")
+        return ""
+
+    async def lookup(self, message: Outgoing, *, since: datetime) -> str | None:
+        """Nobody can be asked."""
+        raise TransientFailure("apprise keeps no list")
+
+    async def close(self) -> None:
+        """Let the threads go; a call that is under way ends by its own time limit."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def check(url: str) -> None:
+    """Whether messages to single persons can go to this URL.
+
+    Raises:
+        ValueError: they cannot, with the reason.
+    """
+    if not _PLACEHOLDER.search(url):
+        raise ValueError(
+            "JANGKAU_APPRISE_URL has no place for {phone}, {email} or {address}: every message "
+            "would reach the same people"
+        )
+    sample = {"email": "siti@example.org"}.get(_wants(url), "+6281234567890")
+    if apprise.Apprise.instantiate(_filled(url, sample), _asset(1)) is None:
+        raise ValueError("JANGKAU_APPRISE_URL is none that apprise knows")
+
+
+def _asset(timeout_s: float) -> apprise.AppriseAsset:
+    # Nothing of it is kept on the disk, and nothing is sent after the time limit.
+    return apprise.AppriseAsset(storage_mode="memory", service_timeout=timeout_s)
+
+
+def _wants(url: str) -> str:
+    found = _PLACEHOLDER.search(url)
+    return found[1] if found is not None else "address"
+
+
+def _filled(url: str, address: str) -> str:
+    return _PLACEHOLDER.sub(quote(address, safe=""), url)
