@@ -16,12 +16,9 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from ops.processes import free_port
 from services.notification import answers, delivery
-from services.notification.app import MESSAGES, compose, make_channels, measure_messages
-from services.notification.channels import Channel, Outgoing, PermanentFailure, UnknownOutcome
-from services.notification.delivery import Delivery
-from services.notification.handlers import on_assignment_offers
+from services.notification.app import MESSAGES, compose, measure_messages
+from services.notification.channels import PermanentFailure, UnknownOutcome
 from services.notification.settings import NotificationSettings
-from shared import topics
 from shared.database import Database, execute, sql
 from shared.events import Event, OfferAnswered, OfferMade, OfferUnreachable
 from shared.health import Loop
@@ -36,38 +33,9 @@ from tests.factories import (
     offered_volunteer,
 )
 from tests.integration.conftest import Door, one, open_door, rows, run
+from tests.integration.sending import Scripted, Senders, attempts, message, messages, said
 
 PHONE, ADDRESS = "+6281234567890", "siti@example.org"
-
-
-class Senders:
-    """The deliveries of all channels, as one process has them."""
-
-    def __init__(self, database: Database, settings: NotificationSettings) -> None:
-        self.database = database
-        self.channels: list[Channel] = make_channels(settings, database)
-        self.of = {
-            channel.name: Delivery(
-                database,
-                channel,
-                self.channels,
-                concurrency=settings.concurrency,
-                timeout=timedelta(seconds=settings.provider_timeout_seconds),
-                lease=timedelta(seconds=settings.lease_seconds),
-            )
-            for channel in self.channels
-        }
-
-    async def queue(self, *events: Event[Any]) -> None:
-        async with self.database.transaction() as session:
-            await on_assignment_offers(self.channels)(session, list(events))
-
-    async def send(self, channel: str) -> int:
-        return await self.of[channel].send_due()
-
-    async def close(self) -> None:
-        for channel in self.channels:
-            await channel.close()
 
 
 Make = Callable[..., Senders]
@@ -85,32 +53,6 @@ async def senders(notification_database: Database) -> AsyncIterator[Make]:
     yield make
     for each in made:
         await each.close()
-
-
-async def message(senders: Senders) -> Any:
-    """The only message there is."""
-    (found,) = await rows(senders.database, "SELECT * FROM messages")
-    return found
-
-
-async def messages(senders: Senders) -> list[tuple[str, str]]:
-    """Purpose and state of each message, in the order in which they were made."""
-    found = await rows(
-        senders.database, "SELECT purpose, state FROM messages ORDER BY created_at, id"
-    )
-    return [(row.purpose, row.state) for row in found]
-
-
-async def said(database: Database) -> list[Any]:
-    """The events that were published, in order."""
-    payloads = await rows(database, "SELECT payload FROM outbox ORDER BY id")
-    return [topics.NOTIFICATION_ANSWERS.decode(row.payload.encode()) for row in payloads]
-
-
-async def attempts(senders: Senders) -> list[tuple[str, str]]:
-    """Channel and outcome of each call, in order."""
-    found = await rows(senders.database, "SELECT channel, state FROM attempts ORDER BY started_at")
-    return [(row.channel, row.state) for row in found]
 
 
 # --- one message per offer ------------------------------------------------------------------------
@@ -503,28 +445,9 @@ async def test_the_metrics_count_messages_that_were_withdrawn(senders: Make) -> 
 # --- offers that reach nobody ---------------------------------------------------------------------
 
 
-class Refuses:
-    """A channel of which a call comes out as it is told."""
-
-    name = "email"
-    supports_idempotency = False
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def address_of(self, *, phone: str | None, email: str | None) -> str | None:
-        return email
-
-    async def send(self, message: Outgoing) -> str:
-        raise self.error
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-
 def refusing(senders: Senders, error: Exception) -> Senders:
     """Let the only channel of these senders fail so."""
-    senders.of["email"].channel = Refuses(error)
+    senders.of["email"].channel = Scripted([error], name="email", kind="email")
     return senders
 
 
