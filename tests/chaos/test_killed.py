@@ -13,10 +13,10 @@ import pytest
 from ops import demo
 from ops.demo import Show
 from ops.embedded import Command, Stack, production_command, running
+from ops.gateway import gateway
 from ops.synthetic import read_reports
 from shared.settings import SERVICES
 from tests import servers
-from tests.chaos.gateway import gateway
 from tests.playing import SHORT_LEASE, import_sample, nothing_is_lost, play, send
 
 PROJECT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ async def test_a_message_that_the_provider_took_before_the_kill_is_unknown_and_n
         async with gateway() as stub:
             environment = {
                 "JANGKAU_CHANNELS": "sms",
-                "JANGKAU_SMS_URL": stub.url,
+                "JANGKAU_SMS_URL": f"{stub.url}/send",
                 **SHORT_LEASE,
                 # One at a time: exactly one message is under way when the process dies.
                 "JANGKAU_CONCURRENCY": "1",
