@@ -25,6 +25,8 @@ from pydantic_core import PydanticCustomError
 from shared.contacts import Email, Phone
 from shared.events import Category, Role, Urgency
 
+# By this time of day nobody is asked any more whether they can be reached, nor before that.
+DAY_BEGINS, DAY_ENDS = time(6), time(20)
 URGENCIES: tuple[Urgency, ...] = get_args(Urgency)
 MINUTES_A_DAY = 24 * 60
 
@@ -391,6 +393,16 @@ class _Messages(TomlTable):
     ping_every_days: Annotated[float, Field(ge=1, le=366)] | None = None
     ping_at: _TimeOfDay = time(9)
     ping_within_hours: Annotated[float, Field(gt=0, le=168)] = 24
+
+    @field_validator("ping_at")
+    @classmethod
+    def _by_day(cls, at: time) -> time:
+        if not DAY_BEGINS <= at < DAY_ENDS:
+            raise ValueError(
+                f"must be between {DAY_BEGINS:%H:%M} and {DAY_ENDS:%H:%M}: nobody is woken for a "
+                "test"
+            )
+        return at
 
     def messages(self) -> Messages:
         """As the services use it."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.assignment import loop, transitions
+from services.assignment import loop, reach, transitions
 from services.assignment.turn import HELD, OPEN, UNREACHABLE_PAUSE, Asked, Case, Turn
 from shared.database import execute, sql
 from shared.districts import District
@@ -20,37 +20,47 @@ from shared.events import (
     GivenAnswer,
     JudgedAnswer,
     OfferAnswered,
+    OfferedVolunteer,
     OfferUnreachable,
+    Reporter,
 )
 
 # Notification's word for an offer that it could not try before its deadline.
 NOT_SENT_IN_TIME = "not_sent_in_time"
 
-Heard = OfferAnswered | OfferUnreachable
+Heard = OfferAnswered | OfferUnreachable | reach.Sign
 
 
 async def take_answers(
     session: AsyncSession, heard: Sequence[Heard], *, districts: Mapping[str, District]
 ) -> None:
-    """Handle answers in the order in which they came; each gets a sentence back."""
-    turn = await Turn.take(session, {event.subject for event in heard}, districts=districts)
+    """Handle answers in the order in which they came; each to an offer gets a sentence back."""
+    of_offers = [event for event in heard if isinstance(event, OfferAnswered | OfferUnreachable)]
+    signs = [event for event in heard if not isinstance(event, OfferAnswered | OfferUnreachable)]
+    turn = await Turn.take(session, {event.subject for event in of_offers}, districts=districts)
     for case in turn.cases.values():
         if case.district not in districts:
             raise loop.UnknownDistrict(
                 f"District {case.district} has no folder here; put it back, then replay."
             )
+    if signs:
+        # Before any volunteer is locked, and at once with those whom the cases concern.
+        await turn.hold(session, also=await reach.districts_of(session, signs))
     answered: list[dict[str, Any]] = []
-    for event in heard:
+    for event in of_offers:
         if isinstance(event, OfferUnreachable):
             unreachable(turn, event)
         else:
+            asked = turn.offers.get(event.data.offer_id)
+            was_open = asked is not None and asked.state in OPEN
             verdict = judge(turn, event)
             answered.append(_answer_row(event, verdict))
-            _judged(turn, event, verdict)
+            _judged(turn, event, verdict, was_open=was_open)
     if answered:
         await execute(session, _RECORD, {"answers": json.dumps(answered)})
     await loop.seek(session, turn)
     await turn.write(session)
+    await reach.take(session, signs, districts=districts)
 
 
 def judge(turn: Turn, event: OfferAnswered) -> str:
@@ -146,7 +156,7 @@ def unreachable(turn: Turn, event: OfferUnreachable) -> None:
         turn.seeking.add(case.id)
 
 
-def _judged(turn: Turn, event: OfferAnswered, verdict: str) -> None:
+def _judged(turn: Turn, event: OfferAnswered, verdict: str, *, was_open: bool) -> None:
     offer = turn.offers.get(event.data.offer_id)
     theirs = offer is not None and verdict not in ("unknown_offer", "not_yours")
     data = JudgedAnswer(
@@ -157,6 +167,7 @@ def _judged(turn: Turn, event: OfferAnswered, verdict: str) -> None:
         volunteer=offer.volunteer if offer and theirs else None,
         phone=event.data.phone,
         email=event.data.email,
+        reporter=_reporter(turn, event, verdict, was_open=was_open),
     )
     turn.events.append(
         AnswerJudged.of(
@@ -167,6 +178,27 @@ def _judged(turn: Turn, event: OfferAnswered, verdict: str) -> None:
             drill=event.drill,
             traceparent=event.traceparent,
         )
+    )
+
+
+def _reporter(turn: Turn, event: OfferAnswered, verdict: str, *, was_open: bool) -> Reporter | None:
+    """Who reported the case, for whoever has it: with the answer by which they got it, and when
+    they say again what is known. Never for anybody else."""
+    case, offer = turn.cases.get(event.subject), turn.offers.get(event.data.offer_id)
+    if case is None or offer is None or offer.case_id != case.id or offer.state not in HELD:
+        return None
+    got_it = verdict == "recorded" and was_open
+    if not (got_it or verdict == "already_recorded") or not _goes_to(event.data, offer.volunteer):
+        return None
+    return case.reporter
+
+
+def _goes_to(answer: GivenAnswer, volunteer: OfferedVolunteer) -> bool:
+    """Whether the sentence back reaches this volunteer only: an address that is theirs no longer
+    may be anybody's by now."""
+    return answer.phone in (None, volunteer.phone) and (
+        answer.email is None
+        or (volunteer.email is not None and answer.email.lower() == volunteer.email.lower())
     )
 
 

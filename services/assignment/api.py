@@ -31,6 +31,9 @@ class ListedVolunteer(BaseModel):
     phone: str | None
     email: str | None
     language: str
+    channel: str | None = Field(description="what they would rather be reached by")
+    stopped: list[str] = Field(description="by what they want no more messages")
+    reachable: bool = Field(description="false: they want messages by nothing that there is")
     village: str | None
     latitude: float
     longitude: float
@@ -46,7 +49,9 @@ class ListedVolunteer(BaseModel):
     )
     off_until: datetime | None
     rest_until: datetime | None = Field(description="the pause after a case")
-    ready: bool = Field(description="whether duty times, leave and rest allow it now")
+    ready: bool = Field(
+        description="whether duty times, leave and rest allow it now, and they can be reached"
+    )
     last_reached_at: datetime | None
 
     @field_validator("duty", mode="before")
@@ -82,6 +87,7 @@ class VolunteerChange(BaseModel):
     phone: Phone | None = None
     email: Email | None = None
     language: volunteers.Language = _LEFT_OUT
+    channel: volunteers.PreferredChannel | None = None
     village: Annotated[str, Field(min_length=1, max_length=100)] = _LEFT_OUT
     latitude: volunteers.Latitude = _LEFT_OUT
     longitude: volunteers.Longitude = _LEFT_OUT

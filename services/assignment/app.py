@@ -55,18 +55,26 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
         hears=lambda: answered.hears,
     )
     service.loop("sweep", sweep.run)
+    reachability = handlers.Reachability(
+        service.database, districts=districts, hears=lambda: answered.hears
+    )
+    service.loop("reachability", reachability.run)
     service.loop("policy", PolicyWatch(districts).run)
     service.measures = [measure_cases]
     return service
 
 
 async def measure_cases(session: AsyncSession) -> None:
-    """Put the number of cases by state, and the longest wait, into the metrics."""
+    """Put the number of cases by state, and the longest wait, into the metrics.
+
+    A drill is no case, but what the sweep fails on is a fault all the same.
+    """
     rows = await execute(
         session,
         sql("""
-            SELECT state, count(*) AS cases,
-                   extract(epoch FROM now() - min(reported_at))::float AS oldest,
+            SELECT state, count(*) FILTER (WHERE NOT drill) AS cases,
+                   extract(epoch FROM now() - min(reported_at) FILTER (WHERE NOT drill))::float
+                       AS oldest,
                    count(*) FILTER (WHERE next_action_at < now() - interval '30 s') AS overdue
             FROM cases WHERE state <> 'closed' GROUP BY state
         """),
@@ -74,6 +82,6 @@ async def measure_cases(session: AsyncSession) -> None:
     counts = {row.state: row for row in rows}
     for state in OPEN_STATES:
         CASES.labels(state).set(counts[state].cases if state in counts else 0)
-    unserved = [row.oldest for row in rows if row.state in ("waiting", "escalated")]
+    unserved = [row.oldest or 0 for row in rows if row.state in ("waiting", "escalated")]
     OLDEST_WAITING.set(max(unserved, default=0))
     OVERDUE.set(sum(row.overdue for row in rows))

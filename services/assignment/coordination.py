@@ -116,7 +116,8 @@ async def assign(
         offer = await _claimed(session, turn, case, act, before)
     offer.assigned_by = act.by
     transitions.accept(turn, case, offer, who=act.by, why=act.why)
-    turn.say(OfferAssigned, case, loop.made_offer(turn, case, offer))
+    made = loop.made_offer(turn, case, offer).model_copy(update={"reporter": case.reporter})
+    turn.say(OfferAssigned, case, made)
     await turn.write(session)
     return case
 
@@ -157,6 +158,7 @@ async def _claimed(
         "reasons": json.dumps({"assigned_by": act.by, "why": act.why}),
         "moment": turn.moment,
         "respond_by": offer.respond_by,
+        "drill": case.drill,
     }
     await execute(session, _ASSIGN, values)
     turn.add(offer)
@@ -168,9 +170,9 @@ async def _claimed(
 _ASSIGN = sql("""
     INSERT INTO offers
         (id, case_id, volunteer_id, district, answer_code, state, distance_m, reasons, made_at,
-         respond_by)
+         respond_by, drill)
     VALUES (:id, :case_id, :volunteer_id, :district, :answer_code, 'accepted', :distance_m,
-            CAST(CAST(:reasons AS text) AS jsonb), :moment, :respond_by)
+            CAST(CAST(:reasons AS text) AS jsonb), :moment, :respond_by, :drill)
     ON CONFLICT (case_id, volunteer_id) DO UPDATE
     SET answer_code = excluded.answer_code, state = 'accepted', distance_m = excluded.distance_m,
         reasons = jsonb_build_object('asked_until', offers.respond_by) || offers.reasons
@@ -183,7 +185,7 @@ _PLACE = sql("""
     SET open_cases = v.open_cases + 1
     WHERE v.id = :id AND v.district = ANY (CAST(:districts AS text[]))
       AND v.open_cases < v.capacity AND (v.phone IS NOT NULL OR v.email IS NOT NULL)
-    RETURNING v.id, v.district, v.name, v.phone, v.email, v.language, v.role,
+    RETURNING v.id, v.district, v.name, v.phone, v.email, v.language, v.channel, v.role,
               earth_distance(v.home, ll_to_earth(:latitude, :longitude)) AS distance_m,
               nextval('offer_codes') AS code_number
 """)
@@ -224,8 +226,9 @@ async def _named(
         )
     (row,) = found
     contact = OfferedVolunteer.model_construct(
-        id=row.id, name=row.name, phone=row.phone, email=row.email, language=row.language
-    )
+        id=row.id, name=row.name, phone=row.phone, email=row.email, language=row.language,
+        channel=row.channel,
+    )  # fmt: skip
     return _Volunteer(contact, row.district, row.role, row.distance_m, row.code_number)
 
 

@@ -257,7 +257,7 @@ def _moment(day: date, clock: str, zone: ZoneInfo) -> datetime:
 # --- kept in the table ----------------------------------------------------------------------------
 
 _COLUMNS = """
-    id, district, duty_times, off_until, rest_until, available
+    id, district, duty_times, off_until, rest_until, reachable, available
 """
 _DUE = sql(f"""
     SELECT {_COLUMNS} FROM volunteers
@@ -318,7 +318,10 @@ async def _keep(
         return []
     moment = await now(session)
     states = [
-        ready_at(
+        # Whoever wants no messages by any channel cannot be asked, whatever the time.
+        (False, None)
+        if not row.reachable
+        else ready_at(
             duty_times=row.duty_times,
             off_until=row.off_until,
             rest_until=row.rest_until,

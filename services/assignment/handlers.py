@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import Counter
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.assignment import answers, duty, loop, openings
+from services.assignment import answers, duty, loop, openings, reach
 from services.assignment.answers import Heard
 from shared.consume import Handler
 from shared.database import Database, is_transient, sql
@@ -139,3 +139,38 @@ class Sweep:
             """),
             {"id": case_id, "pause": FAILED_PAUSE},
         )
+
+
+class Reachability:
+    """Tests by itself whether volunteers can be reached, and ends the tests whose time is over."""
+
+    EVERY_S = 10.0
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        districts: Mapping[str, District],
+        hears: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.database = database
+        self.districts = districts
+        # Whether answers reach us: nobody is silent whom we cannot hear.
+        self.hears = hears
+
+    async def run(self, turns: Loop) -> None:
+        """Look every few seconds, until cancelled."""
+        while True:
+            turns.beat()
+            await self.look()
+            await asyncio.sleep(self.EVERY_S)
+
+    async def look(self) -> None:
+        """End what is over, and ping those of whom nothing was heard for long."""
+        if self.hears():
+            async with self.database.transaction() as session:
+                await reach.end_overdue(session)
+        async with self.database.transaction() as session:
+            asked = await reach.ping_the_quiet(session, districts=self.districts)
+        if asked:
+            log.info("volunteers.pinged", count=asked)

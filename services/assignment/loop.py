@@ -96,6 +96,10 @@ _INSERT_CASES = sql("""
     ON CONFLICT (id) DO NOTHING
     RETURNING id, changed_at
 """)
+_KEEP_REPORTERS = sql("""
+    INSERT INTO reporters (case_id, contact)
+    SELECT * FROM jsonb_to_recordset(CAST(:reporters AS jsonb)) AS r (case_id uuid, contact jsonb)
+""")
 _REPORTED = (
     "id", "code", "district", "category", "urgency", "people", "latitude", "longitude",
     "approximate", "subdistrict", "subdistrict_name", "village", "village_name",
@@ -118,6 +122,7 @@ async def _insert_cases(session: AsyncSession, reports: Sequence[CaseReported]) 
             urgency=report.data.urgency,
             people=report.data.people,
             reported_at=report.data.reported_at,
+            reporter=report.data.reporter,
             **vars(report.data.place),
         )
         for report in reports
@@ -126,7 +131,15 @@ async def _insert_cases(session: AsyncSession, reports: Sequence[CaseReported]) 
     inserted = await execute(session, _INSERT_CASES, {"cases": json.dumps(rows)})
     for row in inserted:
         cases[row.id].changed_at = row.changed_at.astimezone(UTC)
-    return [cases[row.id] for row in inserted]
+    opened = [cases[row.id] for row in inserted]
+    reporters = [
+        {"case_id": str(case.id), "contact": case.reporter.model_dump(mode="json")}
+        for case in opened
+        if case.reporter
+    ]
+    if reporters:
+        await execute(session, _KEEP_REPORTERS, {"reporters": json.dumps(reporters)})
+    return opened
 
 
 # --- looking for volunteers -----------------------------------------------------------------------
@@ -204,12 +217,12 @@ def _need(turn: Turn, case: Case) -> Need:
 _MAKE = sql("""
     INSERT INTO offers
         (id, case_id, volunteer_id, district, answer_code, state, distance_m, reasons, made_at,
-         respond_by, slot, slots)
+         respond_by, slot, slots, drill)
     SELECT id, case_id, volunteer_id, district, answer_code, 'offered', distance_m, reasons,
-           CAST(:moment AS timestamptz), respond_by, slot, slots
+           CAST(:moment AS timestamptz), respond_by, slot, slots, drill
     FROM jsonb_to_recordset(CAST(:offers AS jsonb)) AS made
         (id uuid, case_id uuid, volunteer_id uuid, district text, answer_code text,
-         distance_m float8, reasons jsonb, respond_by timestamptz, slot int, slots int)
+         distance_m float8, reasons jsonb, respond_by timestamptz, slot int, slots int, drill bool)
     -- There is one of a case and a volunteer only if it was never sent: it begins anew.
     ON CONFLICT (case_id, volunteer_id) DO UPDATE
     SET id = excluded.id, answer_code = excluded.answer_code, state = excluded.state,
@@ -276,11 +289,13 @@ def _offer_row(turn: Turn, offer: Asked, claimed: Claimed) -> dict[str, Any]:
         "respond_by": offer.respond_by.isoformat(),
         "slot": offer.slot,
         "slots": case.parallel,
+        "drill": case.drill,
     }
 
 
 def made_offer(turn: Turn, case: Case, offer: Asked) -> MadeOffer:
-    """What an offer says to whoever brings it to the volunteer."""
+    """What an offer says to whoever brings it to the volunteer: nothing of the reporter, whose
+    contact is for whoever has the case."""
     return MadeOffer.model_construct(
         offer_id=offer.id,
         answer_code=offer.answer_code,

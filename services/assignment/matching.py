@@ -131,6 +131,7 @@ _CANDIDATES = sql(f"""
             SELECT v.id, round({_DISTANCE_M}) AS distance_m,
                    CASE WHEN {_ASKED_BEFORE} THEN 'asked_before'
                         WHEN NOT v.on_duty THEN 'off_duty'
+                        WHEN NOT v.reachable THEN 'wants_no_messages'
                         WHEN v.rest_until > now() THEN 'resting'
                         WHEN NOT v.ready OR NOT {_READY_NOW} THEN 'off_duty'
                         WHEN NOT ({_SUITS}) THEN 'not_trained'
@@ -145,10 +146,10 @@ _CANDIDATES = sql(f"""
     LEFT JOIN LATERAL (
         SELECT nearest.*, row_number() OVER (ORDER BY nearest.distance_m) AS place,
                (SELECT count(*) FROM offers o
-                WHERE o.volunteer_id = nearest.id
+                WHERE o.volunteer_id = nearest.id AND NOT o.drill
                   AND o.made_at > now() - CAST(:recent AS interval)) AS recent
         FROM (
-            SELECT v.id, v.district, v.role, v.name, v.phone, v.email, v.language,
+            SELECT v.id, v.district, v.role, v.name, v.phone, v.email, v.language, v.channel,
                    v.capacity - v.open_cases AS free,
                    v.open_cases AS busy, {_DISTANCE_M} AS distance_m
             FROM volunteers v
@@ -180,7 +181,7 @@ async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID
         # One row per candidate, the first of each district with its list.
         about.passed_over += [one for one in row.by or () if one not in about.passed_over]
         if row.id is not None:
-            volunteer = Contact(row.id, row.name, row.phone, row.email, row.language)
+            volunteer = Contact(row.id, row.name, row.phone, row.email, row.language, row.channel)
             candidate = Candidate(
                 volunteer,
                 row.distance_m,

@@ -55,6 +55,7 @@ class Volunteer(SQLModel, table=True):
         CheckConstraint(
             "NOT on_duty OR phone IS NOT NULL OR email IS NOT NULL", name="volunteers_reachable"
         ),
+        CheckConstraint("channel IN ('sms', 'email', 'other')", name="volunteers_channel"),
         Index(
             "volunteers_phone",
             "district",
@@ -84,6 +85,14 @@ class Volunteer(SQLModel, table=True):
     phone: str | None = Field(default=None, sa_type=Text)
     email: str | None = Field(default=None, sa_type=Text)
     language: str = Field(default="id", sa_column=Column(Text, nullable=False, server_default="id"))
+    # What they would rather be reached by: sms, email or other.
+    channel: str | None = Field(default=None, sa_type=Text)
+    # By what they want no more messages, and whether anything is left; see reach.py.
+    stopped: list[str] = Field(
+        default_factory=list,
+        sa_column=Column(ARRAY(Text), nullable=False, server_default="{}"),
+    )
+    reachable: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
     village: str | None = Field(default=None, sa_type=Text)
     latitude: float
     longitude: float
@@ -105,7 +114,8 @@ class Volunteer(SQLModel, table=True):
     )
     off_until: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
     rest_until: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
-    # Whether times, leave and rest allow it now, and when that changes; kept by the sweep.
+    # Whether times, leave and rest allow it now, and they can be reached at all; and when that
+    # changes. Kept by the sweep.
     ready: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
     ready_changes_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
     last_reached_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
@@ -184,6 +194,21 @@ class Case(SQLModel, table=True):
     closed_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
 
 
+class ReporterRow(SQLModel, table=True):
+    """Who reported a case, if they left a contact; deleted when it is closed. Personal data.
+
+    A table of its own: nobody who reads cases reads it along with them.
+    """
+
+    __tablename__ = "reporters"
+
+    case_id: UUID = Field(primary_key=True, foreign_key="cases.id")
+    # shared.events.Reporter.
+    contact: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    # They hear once that somebody is coming, not again after a hand-back.
+    told_of_help: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+
+
 class Offer(SQLModel, table=True):
     """One case offered to one volunteer until a deadline."""
 
@@ -238,6 +263,8 @@ class Offer(SQLModel, table=True):
     words: str | None = Field(default=None, sa_type=Text)
     # The coordinator who gave the case to this volunteer, instead of asking.
     assigned_by: str | None = Field(default=None, sa_type=Text)
+    # Of a rehearsal: it does not count as having been asked of late.
+    drill: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
 
 
 class AnswerRow(SQLModel, table=True):
@@ -256,6 +283,40 @@ class AnswerRow(SQLModel, table=True):
     verdict: str = Field(sa_type=Text)
     answered_at: datetime = Field(sa_column=_moment())
     recorded_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+
+
+class Ping(SQLModel, table=True):
+    """A test whether a volunteer can be reached, and what came of it."""
+
+    __tablename__ = "pings"
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('asked', 'answered', 'unanswered', 'unreachable')", name="pings_state"
+        ),
+        Index(
+            "pings_one_open", "volunteer_id", unique=True, postgresql_where=text("state = 'asked'")
+        ),
+        Index(
+            "pings_open_code", "answer_code", unique=True, postgresql_where=text("state = 'asked'")
+        ),
+        Index("pings_respond_by", "respond_by", postgresql_where=text("state = 'asked'")),
+        Index("pings_volunteer", "volunteer_id", "asked_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    volunteer_id: UUID = Field(foreign_key="volunteers.id")
+    district: str = Field(sa_type=Text)
+    # From the sequence of the offers' codes: no two that are open are the same.
+    answer_code: str = Field(sa_type=Text)
+    state: str = Field(default="asked", sa_column_kwargs={"server_default": "asked"}, sa_type=Text)
+    drill: bool
+    asked_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+    respond_by: datetime = Field(sa_column=_moment())
+    ended_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    # The volunteer's own.
+    words: str | None = Field(default=None, sa_type=Text)
+    # Why they could not be reached.
+    reason: str | None = Field(default=None, sa_type=Text)
 
 
 class LogLine(SQLModel, table=True):
@@ -287,4 +348,4 @@ class Opening(SQLModel, table=True):
 
 
 # What the migrations of this service are checked against.
-TABLES = (Volunteer, Case, Offer, AnswerRow, LogLine, Opening, *SPINE_TABLES)
+TABLES = (Volunteer, Case, ReporterRow, Offer, AnswerRow, Ping, LogLine, Opening, *SPINE_TABLES)

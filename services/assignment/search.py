@@ -124,6 +124,7 @@ class Contact(NamedTuple):
     phone: str | None = None
     email: str | None = None
     language: str = "id"
+    channel: str | None = None
 
     def offered(self) -> OfferedVolunteer:
         """The same as an offer carries it."""

@@ -35,6 +35,7 @@ def accept(
     case.next_action_at = turn.moment + policy.arrive_within
     turn.seeking.discard(case.id)
     turn.tell(case, PublicCaseAccepted)
+    turn.help_is_coming(case)
 
 
 def arrive(turn: Turn, case: Case, offer: Asked, *, words: str | None = None) -> None:
@@ -68,6 +69,8 @@ def close(
     turn.seeking.discard(case.id)
     turn.log(case, f"closed:{outcome}", offer=offer.id if offer else None, who=who, why=why)
     turn.tell(case, PublicCaseClosed)
+    turn.progress(case, "closed", outcome=outcome)
+    turn.forget_reporter(case)
 
 
 def reopen(turn: Turn, case: Case) -> None:

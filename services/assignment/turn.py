@@ -23,6 +23,7 @@ from shared.districts import District
 from shared.events import (
     AskedVolunteer,
     CaseEscalated,
+    CaseProgressed,
     Category,
     ClosedOffer,
     Coordinator,
@@ -31,9 +32,11 @@ from shared.events import (
     OfferClosed,
     OfferedVolunteer,
     Place,
+    ProgressedCase,
     PublicCase,
     PublicCaseEscalated,
     PublicSubdistrict,
+    Reporter,
     Urgency,
 )
 
@@ -81,6 +84,9 @@ class Case:
     escalated_for: str | None = None
     outcome: str | None = None
     closed_at: datetime | None = None
+    # Of the table `reporters`: for whoever has the case and for nobody else.
+    reporter: Reporter | None = field(default=None, repr=False)
+    told_of_help: bool = False
 
 
 @dataclass
@@ -129,6 +135,8 @@ class Turn:
     _freed: dict[UUID, Freed] = field(default_factory=lambda: defaultdict(Freed))
     _log: list[dict[str, Any]] = field(default_factory=list)
     _openings: set[str] = field(default_factory=set)
+    _told_of_help: set[UUID] = field(default_factory=set)
+    _forgotten: set[UUID] = field(default_factory=set)
 
     @classmethod
     async def take(
@@ -144,7 +152,7 @@ class Turn:
         for row in await execute(session, _OFFERS, {"ids": list(turn.cases)}):
             volunteer = OfferedVolunteer.model_construct(
                 id=row.volunteer_id, name=row.name, phone=row.phone, email=row.email,
-                language=row.language,
+                language=row.language, channel=row.channel,
             )  # fmt: skip
             offer = Asked(
                 id=row.id, case_id=row.case_id, volunteer=volunteer, role=row.role,
@@ -155,6 +163,11 @@ class Turn:
                 assigned_by=row.assigned_by,
             )  # fmt: skip
             turn.add(offer)
+        # Read after the cases were locked, or another's change of a moment ago would be missed.
+        for row in await execute(session, _REPORTERS, {"ids": list(turn.cases)}):
+            case = turn.cases[row.case_id]
+            case.reporter = Reporter.model_validate(row.contact)
+            case.told_of_help = row.told_of_help
         return turn
 
     def add(self, offer: Asked) -> None:
@@ -196,6 +209,25 @@ class Turn:
                 traceparent=case.traceparent,
             )
         )
+
+    def progress(self, case: Case, step: str, *, outcome: str | None = None) -> None:
+        """Something has happened that the reporter may want to hear of."""
+        reporter = case.reporter
+        if reporter is not None and reporter.wants_news:
+            data = ProgressedCase(code=case.code, step=step, outcome=outcome, reporter=reporter)
+            self.say(CaseProgressed, case, data)
+
+    def help_is_coming(self, case: Case) -> None:
+        """Somebody has the case: the reporter hears it the first time."""
+        if not case.told_of_help:
+            self.progress(case, "accepted")
+            case.told_of_help = True
+            self._told_of_help.add(case.id)
+
+    def forget_reporter(self, case: Case) -> None:
+        """Nobody needs their contact any more."""
+        case.reporter = None
+        self._forgotten.add(case.id)
 
     def log(
         self,
@@ -243,8 +275,9 @@ class Turn:
             self._openings.add(offer.home_district)
 
     def rest_after(self, offer: Asked) -> timedelta:
-        """The rest that somebody who was with a person has earned."""
-        return self.district(self.cases[offer.case_id]).policy.rest
+        """The rest that somebody who was with a person has earned; a drill is none."""
+        case = self.cases[offer.case_id]
+        return timedelta(0) if case.drill else self.district(case).policy.rest
 
     def rename(self, offer: Asked, state: str) -> None:
         """An offer that has ended, and why is now known better."""
@@ -308,13 +341,15 @@ class Turn:
 
     # --- writing ------------------------------------------------------------------------------
 
-    async def hold(self, session: AsyncSession) -> None:
-        """Wait for the turn in every district whose volunteers these cases may concern.
+    async def hold(self, session: AsyncSession, *, also: Iterable[str] = ()) -> None:
+        """Wait for the turn in every district whose volunteers these cases may concern, and in
+        these others.
 
         All of them at once and before anybody is freed or claimed: our own first and a neighbour
         later would deadlock with a case of the neighbour.
         """
         districts = {offer.home_district for offer in self.offers.values() if not offer.ended_at}
+        districts.update(also)
         for case in self.cases.values():
             districts |= {case.district, *self.district(case).policy.neighbours}
         await matching.hold(session, districts)
@@ -359,6 +394,10 @@ class Turn:
             _WRITE_CASES,
             {"cases": json.dumps([row_of(case, _CASE_COLUMNS) for case in self.cases.values()])},
         )
+        if told := self._told_of_help - self._forgotten:
+            await execute(session, _TOLD_OF_HELP, {"ids": list(told)})
+        if self._forgotten:
+            await execute(session, _FORGET, {"ids": list(self._forgotten)})
         if self._log:
             await execute(
                 session, _WRITE_LOG, {"lines": json.dumps(self._log), "moment": self.moment}
@@ -373,10 +412,18 @@ _TAKE = sql("""
     SELECT * FROM cases WHERE id = ANY (CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
 """)
 _OFFERS = sql("""
-    SELECT o.*, v.name, v.phone, v.email, v.language, v.role, v.district AS home_district
+    SELECT o.*, v.name, v.phone, v.email, v.language, v.channel, v.role,
+           v.district AS home_district
     FROM offers o JOIN volunteers v ON v.id = o.volunteer_id
     WHERE o.case_id = ANY (CAST(:ids AS uuid[]))
 """)
+_REPORTERS = sql("""
+    SELECT case_id, contact, told_of_help FROM reporters WHERE case_id = ANY (CAST(:ids AS uuid[]))
+""")
+_TOLD_OF_HELP = sql("""
+    UPDATE reporters SET told_of_help = true WHERE case_id = ANY (CAST(:ids AS uuid[]))
+""")
+_FORGET = sql("DELETE FROM reporters WHERE case_id = ANY (CAST(:ids AS uuid[]))")
 _WRITE_CASES = sql("""
     UPDATE cases c
     SET state = w.state, waiting_for = w.waiting_for, version = w.version,

@@ -35,7 +35,7 @@ from shared.words import Line
 
 REQUIRED = ("name", "role")
 # Columns that a file may leave out: then they change nothing of whoever is known already.
-OPTIONAL = ("trainings", "language", "duty", "off_until", "on_duty")
+OPTIONAL = ("trainings", "language", "duty", "off_until", "on_duty", "channel")
 COLUMNS = (
     "name",
     "role",
@@ -108,6 +108,8 @@ Training = Annotated[
 Trainings = Annotated[list[Training], BeforeValidator(_split), Field(max_length=20)]
 Language = Annotated[Literal["id", "en"], BeforeValidator(_lower)]
 OnDuty = Annotated[bool, BeforeValidator(_yes_or_no)]
+# What somebody would rather be reached by; without, what the district does first.
+PreferredChannel = Annotated[Literal["sms", "email", "other"], BeforeValidator(_lower)]
 DutyTimes = Annotated[list[dict[str, Any]], BeforeValidator(_windows, json_schema_input_type=str)]
 # The last day off, or the moment at which it ends.
 OffUntil = Annotated[datetime | date, BeforeValidator(_until)]
@@ -135,6 +137,7 @@ class VolunteerRow(BaseModel):
     duty: DutyTimes = []
     off_until: OffUntil | None = None
     on_duty: OnDuty = True
+    channel: PreferredChannel | None = None
 
     @model_validator(mode="after")
     def reachable(self) -> "VolunteerRow":
@@ -316,6 +319,7 @@ def write_csv(found: Iterable[Volunteer], *, districts: Mapping[str, District]) 
                 "duty": duty.format_times(volunteer.duty_times),
                 "off_until": off_until_text(volunteer.off_until, timezone=timezone),
                 "on_duty": "yes" if volunteer.on_duty else "no",
+                "channel": volunteer.channel or "",
             }
         )
     return file.getvalue()
@@ -344,19 +348,24 @@ def _reasons(error: ValidationError | PlaceError) -> list[str]:
 _STORE = """
     INSERT INTO volunteers
         (id, district, name, role, phone, email, village, latitude, longitude, categories, capacity,
-         trainings, language, duty_times, off_until, on_duty)
+         trainings, language, duty_times, off_until, on_duty, channel)
     SELECT id, district, name, role, phone, email, village, latitude, longitude,
            ARRAY(SELECT jsonb_array_elements_text(categories)), capacity,
            ARRAY(SELECT jsonb_array_elements_text(coalesce(trainings, '[]'))),
-           coalesce(language, 'id'), coalesce(duty, '[]'), off_until, coalesce(on_duty, true)
+           coalesce(language, 'id'), coalesce(duty, '[]'), off_until, coalesce(on_duty, true),
+           channel
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS listed
         (id uuid, district text, name text, role text, phone text, email text, village text,
          latitude float8, longitude float8, categories jsonb, capacity int, trainings jsonb,
-         language text, duty jsonb, off_until timestamptz, on_duty bool)
+         language text, duty jsonb, off_until timestamptz, on_duty bool, channel text)
     {conflict} DO UPDATE
     SET name = excluded.name, role = excluded.role, email = excluded.email,
         village = excluded.village, latitude = excluded.latitude, longitude = excluded.longitude,
         categories = excluded.categories, updated_at = now(),
+        -- Nobody has written STOP from a new address.
+        reachable = volunteers.reachable OR excluded.email IS DISTINCT FROM volunteers.email,
+        stopped = CASE WHEN excluded.email IS DISTINCT FROM volunteers.email
+                       THEN array_remove(volunteers.stopped, 'email') ELSE volunteers.stopped END,
         -- Nobody is cut below what they have already taken on.
         capacity = greatest(excluded.capacity, volunteers.open_cases){optional}
     RETURNING xmax = 0 AS added, id
@@ -481,6 +490,7 @@ async def change(
     )
     district = district_of(volunteer, districts)
     values = _stored_values(changes, district=district, districts=districts)
+    _forget_stops(volunteer, values)
     for name, value in values.items():
         setattr(volunteer, name, value)
     _check_rules(volunteer)
@@ -510,6 +520,14 @@ def _stored_values(
         place = resolve_place(districts, **where, district=district.code)
         values |= {name: getattr(place, name) for name in ("village", "latitude", "longitude")}
     return values
+
+
+def _forget_stops(volunteer: Volunteer, values: Mapping[str, Any]) -> None:
+    """Whoever gets a new number or address has not written STOP from it: they are asked again."""
+    for name, channels in (("phone", ("sms", "other")), ("email", ("email",))):
+        if values.get(name) and values[name] != getattr(volunteer, name):
+            volunteer.stopped = [one for one in volunteer.stopped if one not in channels]
+            volunteer.reachable = True
 
 
 def _check_rules(volunteer: Volunteer) -> None:
