@@ -28,9 +28,11 @@ from shared import topics
 from shared.events import (
     CONTENT_TYPE,
     SCHEMA_BASE,
+    AnsweredPing,
     AnswerJudged,
     AskedVolunteer,
     CaseEscalated,
+    CaseProgressed,
     CaseReported,
     ClosedOffer,
     Coordinator,
@@ -45,7 +47,11 @@ from shared.events import (
     OfferedVolunteer,
     OfferMade,
     OfferUnreachable,
+    PingAnswered,
+    PingedVolunteer,
+    PingUnreachable,
     Place,
+    ProgressedCase,
     PublicCase,
     PublicCaseAccepted,
     PublicCaseArrived,
@@ -57,7 +63,14 @@ from shared.events import (
     PublicCaseWaiting,
     PublicSubdistrict,
     ReportedCase,
+    Reporter,
+    RunLowBudget,
+    SmsBudgetRunLow,
+    StoppedVolunteer,
     UnreachableOffer,
+    UnreachedPing,
+    VolunteerPinged,
+    VolunteerStopped,
 )
 from shared.topics import Topic
 
@@ -103,13 +116,14 @@ days, and nobody outside Jangkau may read them.
 
 def _example(event: type[Event[Any]], data: Any, *, number: int, at: str) -> dict[str, Any]:
     """One event of the story that all examples tell, as it goes over the wire."""
-    public = not topics.TOPIC_OF[event].personal_data
+    of_a_case = event not in _volunteer_story()
+    traced = of_a_case and topics.TOPIC_OF[event].personal_data
     made = event.of(
         data,
-        case_id=UUID("01980c5f-8a10-7c3e-9b1d-5f2a6c7e8d01"),
+        case_id=UUID("01980c5f-8a10-7c3e-9b1d-5f2a6c7e8d01") if of_a_case else _VOLUNTEER.id,
         district="19.04",
         time=datetime.fromisoformat(at),
-        traceparent=None if public else TRACE,
+        traceparent=TRACE if traced else None,
     ).model_copy(
         update={
             "id": UUID(f"01980c5f-8a{0x10 + number:02x}-7d24-8f00-0a1b2c3d4e{0x50 + number:02x}")
@@ -138,6 +152,7 @@ _VOLUNTEER = OfferedVolunteer(
     phone="+6281200000007",
     email="relawan@example.org",
 )
+_REPORTER = Reporter(name="Pelapor Contoh", phone="+6281200000009", language="id")
 _OFFER = MadeOffer(
     offer_id=UUID("01980c5f-8a12-7a01-8c44-7d6e5f4a3b21"),
     answer_code="7Q4MK",
@@ -227,10 +242,15 @@ def _internal_story() -> dict[type[Event[Any]], tuple[Any, str]]:
         channel="sms",
         phone=_VOLUNTEER.phone,
     )
-    judged = JudgedAnswer(**about, answer="accept", verdict="recorded", volunteer=_VOLUNTEER)
+    judged = JudgedAnswer(
+        **about, answer="accept", verdict="recorded", volunteer=_VOLUNTEER, reporter=_REPORTER
+    )
+    assigned = _OFFER.model_copy(update={"reporter": _REPORTER})
+    progressed = ProgressedCase(code="BKTWM7HX", step="accepted", reporter=_REPORTER)
     return {
         OfferMade: (_OFFER, "2026-07-15T02:12:02.418000+00:00"),
-        OfferAssigned: (_OFFER, "2026-07-15T02:45:58.620000+00:00"),
+        OfferAssigned: (assigned, "2026-07-15T02:45:58.620000+00:00"),
+        CaseProgressed: (progressed, "2026-07-15T02:13:20.950000+00:00"),
         OfferClosed: (closed, "2026-07-15T02:13:20.950000+00:00"),
         AnswerJudged: (judged, "2026-07-15T02:13:20.950000+00:00"),
         CaseEscalated: (_escalated_case(), "2026-07-15T02:13:00.044000+00:00"),
@@ -238,6 +258,38 @@ def _internal_story() -> dict[type[Event[Any]], tuple[Any, str]]:
         OfferUnreachable: (
             UnreachableOffer(offer_id=_OFFER.offer_id, reason="no_channel_left"),
             "2026-07-15T02:12:09.304000+00:00",
+        ),
+    }
+
+
+def _volunteer_story() -> dict[type[Event[Any]], tuple[Any, str]]:
+    """Tests whether a volunteer can be reached, and what came of them; and the SMS of a day."""
+    ping_id = UUID("01980c5f-8a30-7b15-9e02-1a2b3c4d5e6f")
+    pinged = PingedVolunteer(
+        ping_id=ping_id,
+        answer_code="M4TQ7",
+        respond_by=datetime.fromisoformat("2026-07-16T02:00:00.000000+00:00"),
+        volunteer=_VOLUNTEER,
+    )
+    return {
+        VolunteerPinged: (pinged, "2026-07-15T02:00:00.000000+00:00"),
+        PingAnswered: (
+            AnsweredPing(ping_id=ping_id, words="ya, masih aktif", channel="sms"),
+            "2026-07-15T02:04:51.207000+00:00",
+        ),
+        PingUnreachable: (
+            UnreachedPing(ping_id=ping_id, reason="no_channel_left"),
+            "2026-07-15T02:00:07.618000+00:00",
+        ),
+        VolunteerStopped: (
+            StoppedVolunteer(
+                volunteer_id=_VOLUNTEER.id, channel="sms", stopped=True, reachable=True
+            ),
+            "2026-07-15T04:20:11.093000+00:00",
+        ),
+        SmsBudgetRunLow: (
+            RunLowBudget(day="2026-07-15", used=400, budget=500),
+            "2026-07-15T09:41:35.770000+00:00",
         ),
     }
 
@@ -251,11 +303,13 @@ def _examples() -> dict[type[Event[Any]], dict[str, Any]]:
         place=_PLACE,
         channel="web",
         reported_at=_REPORTED_AT,
+        reporter=_REPORTER,
     )
     told: dict[type[Event[Any]], tuple[Any, str]] = {
         CaseReported: (reported, "2026-07-15T02:10:00.132000+00:00"),
         **_public_story(),
         **_internal_story(),
+        **_volunteer_story(),
     }
     missing = [event.__name__ for event in topics.TOPIC_OF if event not in told]
     if missing:

@@ -7,9 +7,11 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from shared.events import (
+    AnsweredPing,
     AnswerJudged,
     AskedVolunteer,
     CaseEscalated,
+    CaseProgressed,
     CaseReported,
     ClosedOffer,
     Coordinator,
@@ -24,7 +26,11 @@ from shared.events import (
     OfferedVolunteer,
     OfferMade,
     OfferUnreachable,
+    PingAnswered,
+    PingedVolunteer,
+    PingUnreachable,
     Place,
+    ProgressedCase,
     PublicCase,
     PublicCaseAccepted,
     PublicCaseArrived,
@@ -36,7 +42,14 @@ from shared.events import (
     PublicCaseWaiting,
     PublicSubdistrict,
     ReportedCase,
+    Reporter,
+    RunLowBudget,
+    SmsBudgetRunLow,
+    StoppedVolunteer,
     UnreachableOffer,
+    UnreachedPing,
+    VolunteerPinged,
+    VolunteerStopped,
 )
 
 NOON = datetime(2026, 3, 1, 5, 0, tzinfo=UTC)  # 12.00 in Bangka Tengah
@@ -66,6 +79,7 @@ def case_reported(
     *,
     case_id: UUID | None = None,
     district: str = DISTRICT,
+    drill: bool = False,
     traceparent: str | None = None,
     **values: Any,
 ) -> CaseReported:
@@ -85,9 +99,16 @@ def case_reported(
         case_id=case_id or uuid7(),
         district=district,
         time=NOON,
+        drill=drill,
         traceparent=traceparent,
     )
     return reported
+
+
+def reporter(**values: Any) -> Reporter:
+    """Budi, who told us and wants to hear more."""
+    data = {"name": "Budi", "phone": "+6281299998888", "email": "budi@example.org", **values}
+    return Reporter.model_validate(data)
 
 
 def offered_volunteer(**values: Any) -> OfferedVolunteer:
@@ -308,6 +329,127 @@ def offer_unreachable(
         case_id=case_id or (offer.subject if offer else None),
         drill=offer.drill if offer else drill,
         time=time,
+    )
+    return made
+
+
+def case_progressed(
+    step: str = "accepted",
+    *,
+    outcome: str | None = None,
+    drill: bool = False,
+    case_id: UUID | None = None,
+    time: datetime | None = None,
+    **values: Any,
+) -> CaseProgressed:
+    """News for whoever reported. ``time``: now."""
+    data = {
+        "code": "ABCD2345",
+        "step": step,
+        "outcome": outcome or ("resolved" if step == "closed" else None),
+        "reporter": reporter(),
+        **values,
+    }
+    made: CaseProgressed = _event(
+        CaseProgressed,
+        ProgressedCase.model_validate(data),
+        case_id=case_id,
+        drill=drill,
+        time=time or datetime.now(UTC),
+    )
+    return made
+
+
+def volunteer_pinged(
+    *, drill: bool = False, time: datetime | None = None, **values: Any
+) -> VolunteerPinged:
+    """Siti is asked for a sign of life, within an hour from now. ``time``: now."""
+    data = {
+        "ping_id": uuid7(),
+        "answer_code": "P2K7M",
+        "respond_by": datetime.now(UTC) + timedelta(hours=1),
+        "volunteer": offered_volunteer(),
+        **values,
+    }
+    pinged = PingedVolunteer.model_validate(data)
+    made: VolunteerPinged = _event(
+        VolunteerPinged,
+        pinged,
+        case_id=pinged.volunteer.id,
+        drill=drill,
+        time=time or datetime.now(UTC),
+    )
+    return made
+
+
+def ping_answered(
+    words: str | None = None,
+    *,
+    ping_id: UUID | None = None,
+    volunteer_id: UUID | None = None,
+    time: datetime | None = None,
+) -> PingAnswered:
+    """A sign of life. ``time``: now."""
+    made: PingAnswered = _event(
+        PingAnswered,
+        AnsweredPing(ping_id=ping_id or uuid7(), words=words, channel="sandbox"),
+        case_id=volunteer_id,
+        drill=False,
+        time=time or datetime.now(UTC),
+    )
+    return made
+
+
+def ping_unreachable(
+    reason: str = "undelivered",
+    *,
+    ping_id: UUID | None = None,
+    volunteer_id: UUID | None = None,
+    time: datetime | None = None,
+) -> PingUnreachable:
+    """A test that no channel could bring. ``time``: now."""
+    made: PingUnreachable = _event(
+        PingUnreachable,
+        UnreachedPing(ping_id=ping_id or uuid7(), reason=reason),
+        case_id=volunteer_id,
+        drill=False,
+        time=time or datetime.now(UTC),
+    )
+    return made
+
+
+def volunteer_stopped(
+    volunteer_id: UUID | None = None,
+    *,
+    channel: str = "sms",
+    stopped: bool = True,
+    reachable: bool = False,
+    time: datetime | None = None,
+) -> VolunteerStopped:
+    """STOP from a volunteer who has nothing else, or MULAI. ``time``: now."""
+    id_ = volunteer_id or uuid7()
+    made: VolunteerStopped = _event(
+        VolunteerStopped,
+        StoppedVolunteer(
+            volunteer_id=id_,
+            channel=channel,
+            stopped=stopped,
+            reachable=reachable,
+        ),
+        case_id=id_,
+        drill=False,
+        time=time or datetime.now(UTC),
+    )
+    return made
+
+
+def sms_budget_run_low(used: int = 400, budget: int = 500) -> SmsBudgetRunLow:
+    """Four fifths of the day's budget are spent."""
+    made: SmsBudgetRunLow = _event(
+        SmsBudgetRunLow,
+        RunLowBudget(day="2026-03-01", used=used, budget=budget),
+        case_id=None,
+        drill=False,
     )
     return made
 
