@@ -250,7 +250,6 @@ def _internal_story() -> dict[type[Event[Any]], tuple[Any, str]]:
     return {
         OfferMade: (_OFFER, "2026-07-15T02:12:02.418000+00:00"),
         OfferAssigned: (assigned, "2026-07-15T02:45:58.620000+00:00"),
-        CaseProgressed: (progressed, "2026-07-15T02:13:20.950000+00:00"),
         OfferClosed: (closed, "2026-07-15T02:13:20.950000+00:00"),
         AnswerJudged: (judged, "2026-07-15T02:13:20.950000+00:00"),
         CaseEscalated: (_escalated_case(), "2026-07-15T02:13:00.044000+00:00"),
@@ -259,6 +258,7 @@ def _internal_story() -> dict[type[Event[Any]], tuple[Any, str]]:
             UnreachableOffer(offer_id=_OFFER.offer_id, reason="no_channel_left"),
             "2026-07-15T02:12:09.304000+00:00",
         ),
+        CaseProgressed: (progressed, "2026-07-15T02:13:20.950000+00:00"),
     }
 
 
