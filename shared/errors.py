@@ -1,5 +1,6 @@
 """What a client gets when something is wrong: RFC 9457 problem details with a plain sentence."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -112,23 +113,30 @@ def _sentence(error: dict[str, Any]) -> tuple[str, str]:
 
 # Above this no report and no answer is genuine.
 BODY_LIMIT = 64 * 1024
-TOO_LARGE = Problem(413, f"The body is too large; {BODY_LIMIT // 1024} KiB are allowed.")
+
+
+def too_large(limit: int) -> Problem:
+    """The refusal of a body of more than ``limit`` bytes."""
+    return Problem(413, f"The body is too large; {limit // 1024} KiB are allowed.")
 
 
 class BodyLimit:
     """Refuse a body that is too large, announced or not, as problem details.
 
-    FastAPI's own ``max_body_size`` answers an announced one in plain text, outside all middleware.
+    ``limits`` are those of paths that take more, in bytes. FastAPI's own ``max_body_size`` answers
+    an announced one in plain text, outside all middleware.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limits: Mapping[str, int]) -> None:
         self.app = app
+        self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 413."""
+        limit = self.limits.get(scope.get("path", ""), BODY_LIMIT)
         announced = dict(scope.get("headers", ())).get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > BODY_LIMIT:
-            await TOO_LARGE.response()(scope, receive, send)
+        if announced.isdigit() and int(announced) > limit:
+            await too_large(limit).response()(scope, receive, send)
             return
         seen = 0
 
@@ -136,7 +144,7 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > BODY_LIMIT:
+            if seen > limit:
                 # The one error that FastAPI passes on when it meets it while it reads a body.
                 raise HTTPException(413)
             return message
@@ -144,9 +152,13 @@ class BodyLimit:
         await self.app(scope, counted, send)
 
 
-def install(app: FastAPI) -> None:
-    """Let every error of ``app`` become problem details."""
-    app.add_middleware(BodyLimit)
+def install(app: FastAPI, *, body_limits: Mapping[str, int] | None = None) -> None:
+    """Let every error of ``app`` become problem details.
+
+    ``body_limits`` are for paths that take larger bodies than others, in bytes.
+    """
+    limits = body_limits or {}
+    app.add_middleware(BodyLimit, limits=limits)
 
     @app.exception_handler(Problem)
     async def refused(_: Request, error: Problem) -> Response:
@@ -163,9 +175,9 @@ def install(app: FastAPI) -> None:
         return Problem(422, detail, errors=errors).response()
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == 413:
-            return TOO_LARGE.response()
+            return too_large(limits.get(request.url.path, BODY_LIMIT)).response()
         detail = f"{error.detail}.".replace("..", ".")
         if error.status_code == 400:
             detail = (

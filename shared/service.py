@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -57,6 +57,8 @@ class Service:
     work: list[tuple[Loop, Work]] = field(default_factory=list)
     measures: list[Callable[[AsyncSession], Awaitable[None]]] = field(default_factory=list)
     closing: Sequence[Callable[[], Awaitable[None]]] = ()
+    # Of paths that take larger bodies than others, in bytes.
+    body_limits: Mapping[str, int] = field(default_factory=dict)
     failure: BaseException | None = None
 
     def __post_init__(self) -> None:
@@ -109,7 +111,7 @@ class Service:
         app.include_router(self._operations())
         for router in self.routers:
             app.include_router(router)
-        errors.install(app)
+        errors.install(app, body_limits=self.body_limits)
         return app
 
     @asynccontextmanager

@@ -50,6 +50,8 @@ class NotificationSettings(LinkSettings):
     # Most servers close a connection that is idle for five minutes; we do it before them.
     smtp_idle_seconds: float = Field(default=60, gt=0)
     smtp_rate_per_second: float | None = Field(default=None, gt=0)
+    # Whoever hands us mails that came in (docs/how-to/receive.md) shows this secret.
+    inbound_email_secret: SecretStr | None = None
 
     # A generic HTTP gateway. In the URL, the body and the headers {to} stands for the number as
     # +62812…, {digits} for 62812…, {local} for 0812…, {text} for the text, {id} for our id, and
@@ -168,12 +170,13 @@ class NotificationSettings(LinkSettings):
     @model_validator(mode="after")
     def webhooks_are_kept(self) -> Self:
         """Refuse a secret that can be guessed, and receipts that nobody could believe."""
-        secret = self.sms_webhook_secret
-        if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
-            raise ValueError(
-                f"JANGKAU_SMS_WEBHOOK_SECRET: {SHORTEST_SECRET} characters or more, by chance"
-            )
-        if self.sms_receipts and secret is None:
+        for name in ("sms_webhook_secret", "inbound_email_secret"):
+            secret = getattr(self, name)
+            if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
+                raise ValueError(
+                    f"JANGKAU_{name.upper()}: {SHORTEST_SECRET} characters or more, by chance"
+                )
+        if self.sms_receipts and self.sms_webhook_secret is None:
             raise ValueError("JANGKAU_SMS_RECEIPTS needs JANGKAU_SMS_WEBHOOK_SECRET")
         return self
 

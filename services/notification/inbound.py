@@ -1,0 +1,532 @@
+"""What people write to us: kept as it came, tied to what it is about, and answered.
+
+One transaction keeps a text together with what follows from it: an event for assignment, or a
+message back. What is not clear is asked back, never guessed.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import get_args
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import structlog
+from prometheus_client import Counter
+from sqlmodel.ext.asyncio.session import AsyncSession
+from uuid_utils.compat import uuid7
+
+from services.notification import answers, asked, offers, replies, texts
+from services.notification.channels import Kind
+from services.notification.handlers import Office
+from services.notification.letters import REPLY_LIFE, Letter
+from services.notification.replies import Reading
+from services.notification.routes import stopped
+from services.notification.texts import Texts
+from shared import outbox
+from shared.codes import ALPHABET, normalised
+from shared.contacts import PhoneError, e164
+from shared.database import Row, execute, now, sql
+from shared.events import (
+    Answer,
+    AnsweredPing,
+    Coordinator,
+    PingAnswered,
+    StoppedVolunteer,
+    VolunteerStopped,
+)
+from shared.words import without_control
+
+log = structlog.get_logger("inbound")
+
+INBOUND = Counter(
+    "jangkau_inbound_total",
+    "Texts that came in, by what they were taken for. Rising `ask`: people do not know how to "
+    "answer; rising `ignored`: machines write to us.",
+    ["channel", "meaning"],
+)
+
+# A gateway without ids of its own repeats a webhook within seconds. A person who writes the same
+# again after that means it again.
+REPEATED_WITHIN = timedelta(minutes=1)
+# A machine that answers our questions is not asked for ever.
+QUESTIONS_AT_MOST = 3
+QUESTIONS_WITHIN = timedelta(hours=1)
+# How long the code of an offer that is over is forgiven a typing error.
+CODES_KNOWN_FOR = timedelta(days=2)
+# What the database's indices take of a text that somebody else has made up.
+ID_AT_MOST = 200
+ADDRESS_AT_MOST = 254
+# Of the words in a text, those that are looked up as codes.
+CODES_AT_MOST = 5
+
+HELD = ("accepted", "arrived")
+_WORD = re.compile(r"[A-Za-z0-9]+")
+
+_REPEATED = sql("""
+    SELECT FROM inbound
+    WHERE sender = :sender AND channel = :channel AND body = :body
+      AND provider_id LIKE 'ours-%' AND received_at > now() - CAST(:within AS interval)
+    LIMIT 1
+""")
+_LOCK = sql("SELECT pg_advisory_xact_lock(hashtextextended(CAST(:id AS text), 0))")
+_KEEP = sql("""
+    INSERT INTO inbound (id, channel, kind, provider_id, sender, body, meaning, why, offer_id)
+    VALUES (:id, :channel, :kind, :provider_id, :sender, :body, :meaning, :why, :offer)
+    ON CONFLICT (channel, provider_id) DO NOTHING
+    RETURNING id
+""")
+_QUESTIONS = sql("""
+    SELECT count(*) AS n FROM inbound
+    WHERE sender = :sender AND meaning = 'ask' AND received_at > now() - CAST(:within AS interval)
+""")
+# However long ago they were asked: by their newest address, one row for each volunteer.
+_WHO = sql("""
+    SELECT DISTINCT ON (volunteer_id) volunteer_id, district, phone, email, language, made
+    FROM asked WHERE phone = :address OR lower(email) = lower(:address)
+    ORDER BY volunteer_id, asked_at DESC
+""")
+_STOP = sql("""
+    INSERT INTO stops (address, kind)
+    SELECT address, :kind FROM unnest(CAST(:addresses AS text[])) AS address ORDER BY address
+    ON CONFLICT DO NOTHING RETURNING address
+""")
+_START = sql("""
+    DELETE FROM stops WHERE address = ANY (CAST(:addresses AS text[])) AND kind = :kind
+    RETURNING address
+""")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A text as it came through a door.
+
+    ``raw`` is kept, ``text`` are the sender's own words in it, ``code`` is an answer code that
+    stood elsewhere (in a subject). ``nobody`` says why no person wrote it: it is kept, and that is
+    all. Without a ``provider_id`` the same text within a minute is a repetition.
+    """
+
+    channel: str
+    kind: Kind
+    provider_id: str | None
+    sender: str
+    text: str
+    raw: str
+    code: str | None = None
+    nobody: str | None = None
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who wrote, by the one address that they wrote from."""
+
+    phone: str | None
+    email: str | None
+
+    @property
+    def address(self) -> str:
+        """The number in E.164, or the e-mail address."""
+        return self.phone or self.email or ""
+
+    def was_asked(self, row: Row) -> bool:
+        """Whether this offer or test went to this address."""
+        if self.phone is not None:
+            return bool(row.phone == self.phone)
+        return (row.email or "").lower() == (self.email or "").lower()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a text is taken for. ``meaning`` is a word of :mod:`replies`, or ``sign_of_life``, or
+    ``ignored``; ``about`` the offer or test that it is about; with ``ask`` there are ``why`` and
+    the ``codes`` to choose from."""
+
+    meaning: str
+    why: str | None = None
+    about: Row | None = None
+    codes: tuple[str, ...] = ()
+
+
+async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
+    """Keep a text and let it have its effect; False if it came before and has had it."""
+    sender = _sender(heard)
+    known = await asked.of(session, sender.address) if sender else []
+    live = [row for row in known if row.state != "ended"]
+    reading = None
+    if sender is None or heard.nobody is not None:
+        decision = Decision("ignored", heard.nobody or "sender_is_no_address")
+    else:
+        reading, coded = await _read(session, heard, sender, known)
+        decision = decide(reading, live=live, coded=coded)
+    asked_before = 0
+    if decision.meaning == "ask" and sender is not None:
+        asked_before = await _questions(session, sender)
+    inbound_id = await _keep(session, heard, sender, decision)
+    if inbound_id is None:
+        return False
+    INBOUND.labels(heard.channel, decision.meaning).inc()
+    if reading is None or sender is None:
+        return True
+    writer = _Writer(session, office, heard, sender, inbound_id, known)
+    await _signs_of_life(writer, decision, live)
+    if decision.meaning == "ask":
+        if asked_before < QUESTIONS_AT_MOST:
+            await _ask(writer, decision)
+    elif decision.meaning in ("stop", "start"):
+        await _opt(writer, out=decision.meaning == "stop")
+    elif decision.meaning in get_args(Answer) and decision.about is not None:
+        await _answer(writer, decision, reading)
+    return True
+
+
+# --- what it is taken for ----------------------------------------------------------------------
+
+
+async def _read(
+    session: AsyncSession, heard: Heard, sender: Sender, known: Sequence[Row]
+) -> tuple[Reading, Row | None]:
+    """What the text says, and what its code is of: the sender's own first, else somebody else's."""
+    moment = await now(session)
+    near = [
+        row.answer_code
+        for row in known
+        if row.state != "ended" or row.asked_at > moment - CODES_KNOWN_FOR
+    ]
+    reading = replies.classify(heard.text, codes=near)
+    found: dict[str, Row] = {}
+    if reading.code is None or reading.code not in near:
+        found = await _codes_in(session, heard.text, sender)
+        if found:
+            reading = replies.classify(heard.text, codes=[*near, *found])
+    code = reading.code or next(iter(found), None)
+    if code is None and heard.code is not None:
+        # Only a hint: nobody has typed it.
+        return reading, await _with_code(session, heard.code, sender)
+    if code is None:
+        return reading, None
+    return reading, found.get(code) or await _with_code(session, code, sender)
+
+
+async def _codes_in(session: AsyncSession, text: str, sender: Sender) -> dict[str, Row]:
+    """The words of a text that are codes of offers, whosever they are."""
+    words = dict.fromkeys(
+        word
+        for word in map(normalised, _WORD.findall(text[:1000]))
+        if len(word) == 5 and set(word) <= set(ALPHABET)
+    )
+    found = {}
+    for word in list(words)[:CODES_AT_MOST]:
+        row = await _with_code(session, word, sender)
+        if row is not None:
+            found[word] = row
+    return found
+
+
+async def _with_code(session: AsyncSession, code: str, sender: Sender) -> Row | None:
+    rows = await asked.with_code(session, code)
+    own = next((row for row in rows if sender.was_asked(row)), None)
+    # A test of reachability is about an address: from another one its code says nothing.
+    return own or next((row for row in rows if row.kind == "offer"), None)
+
+
+def decide(reading: Reading, *, live: Sequence[Row], coded: Row | None) -> Decision:
+    """What a text is taken for: ``live`` is what its sender can answer, ``coded`` what its code is
+    of."""
+    if reading.meaning in ("stop", "start"):
+        return Decision(reading.meaning)
+    if coded is not None and coded.kind == "ping":
+        return Decision("sign_of_life", about=coded)
+    if coded is not None:
+        return Decision(reading.meaning, reading.why, coded, (coded.answer_code,))
+    if reading.code is not None:
+        return Decision("ask", "no_offer")  # a code that nobody has
+    return _without_code(reading, live)
+
+
+def _without_code(reading: Reading, live: Sequence[Row]) -> Decision:
+    pings = [row for row in live if row.kind == "ping"]
+    held = [row for row in live if row.kind == "offer" and row.state in HELD]
+    opened = [row for row in live if row.kind == "offer" and row.state not in HELD]
+    if not held and not opened:
+        if pings:
+            return Decision("sign_of_life", about=pings[0])
+        return Decision("ask", "no_offer")
+    if reading.meaning == "ask":
+        return _asking(reading.why, held + opened)
+    if reading.meaning in ("accept", "decline"):
+        # "YA" may as well be meant for the test.
+        fitting = opened + (pings if opened and reading.meaning == "accept" else [])
+    else:
+        fitting = held
+    candidates = fitting or held + opened
+    if len(candidates) > 1:
+        return _asking("which_offer", candidates)
+    return Decision(reading.meaning, reading.why, candidates[0], (candidates[0].answer_code,))
+
+
+def _asking(why: str | None, rows: Sequence[Row]) -> Decision:
+    about = rows[0] if len(rows) == 1 else None
+    return Decision("ask", why, about, tuple(row.answer_code for row in rows))
+
+
+def _sender(heard: Heard) -> Sender | None:
+    """Who wrote; None for what is no address that could be answered, such as "TELKOMSEL"."""
+    address = heard.sender.strip()[:ADDRESS_AT_MOST]
+    if heard.kind == "email" or (heard.channel == "sandbox" and "@" in address):
+        return Sender(None, address) if re.fullmatch(r"[^@\s]+@[^@\s]+", address) else None
+    try:
+        return Sender(e164(address), None)
+    except PhoneError:
+        # Whatever has a fake phone can write from it.
+        return Sender(address, None) if heard.channel == "sandbox" and address else None
+
+
+# --- keeping -----------------------------------------------------------------------------------
+
+
+async def _keep(
+    session: AsyncSession, heard: Heard, sender: Sender | None, decision: Decision
+) -> UUID | None:
+    """Store what came, with what it was taken for; None if it came before."""
+    address = sender.address if sender else storable(heard.sender.strip())[:ADDRESS_AT_MOST]
+    body = storable(heard.raw)
+    provider_id = heard.provider_id and storable(heard.provider_id)
+    if not provider_id:
+        provider_id = f"ours-{uuid7()}"
+        about = {"channel": heard.channel, "sender": address, "body": body}
+        # Two of them at the same moment see each other.
+        key = _digest(f"{heard.channel}\n{address}\n{body}")
+        await execute(session, _LOCK, {"id": f"jangkau:inbound:{key}"})
+        if await execute(session, _REPEATED, about | {"within": REPEATED_WITHIN}):
+            return None
+    elif len(provider_id) > ID_AT_MOST:
+        provider_id = _digest(provider_id)
+    kept = {
+        "id": uuid7(),
+        "channel": heard.channel,
+        "kind": heard.kind,
+        "provider_id": provider_id,
+        "sender": address,
+        "body": body,
+        "meaning": decision.meaning,
+        "why": decision.why,
+        "offer": decision.about.offer_id if decision.about else None,
+    }
+    return kept["id"] if await execute(session, _KEEP, kept) else None  # type: ignore[return-value]
+
+
+async def _questions(session: AsyncSession, sender: Sender) -> int:
+    values = {"sender": sender.address, "within": QUESTIONS_WITHIN}
+    ((count,),) = await execute(session, _QUESTIONS, values)
+    return int(count)
+
+
+def storable(text: str) -> str:
+    """A text as PostgreSQL takes it: without NUL and without halves of characters."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+# --- what follows from it ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Somebody who wrote, and how they are answered."""
+
+    session: AsyncSession
+    office: Office
+    heard: Heard
+    sender: Sender
+    inbound_id: UUID
+    known: Sequence[Row]
+
+    @property
+    def language(self) -> str:
+        return self.known[0].language if self.known else "id"
+
+    @property
+    def volunteer_id(self) -> UUID:
+        """Who they are; somebody who was never asked is nobody's volunteer, whatever they know."""
+        if self.known:
+            return UUID(str(self.known[0].volunteer_id))
+        return uuid5(NAMESPACE_URL, f"jangkau:sender:{self.sender.address.lower()}")
+
+    @property
+    def district(self) -> str:
+        if self.known:
+            return str(self.known[0].district)
+        districts = list(self.office.routes.districts)
+        # Which of several a stranger belongs to, nobody knows: then by the installation's channels.
+        return districts[0] if len(districts) == 1 else ""
+
+    async def say(
+        self,
+        purpose: str,
+        written: Texts,
+        *,
+        about: Row | None = None,
+        urgent: bool = True,
+        heeds_stop: bool = True,
+    ) -> None:
+        """Answer by the way that they came."""
+        letter = Letter(
+            event_id=self.inbound_id,
+            subject=about.case_id if about else self.volunteer_id,
+            district=about.district if about else self.district,
+            drill=about.drill if about else False,
+            purpose=purpose,
+            recipient=str(self.volunteer_id) if self.known else f"unknown:{self.sender.address}",
+            phone=self.sender.phone,
+            email=self.sender.email,
+            texts=written,
+            send_before=await now(self.session) + REPLY_LIFE,
+            # Nobody spends a district's budget by writing to it.
+            urgent=urgent and bool(self.known),
+            preferred=self.heard.kind,
+            offer_id=about.offer_id if about else None,
+            answer_code=about.answer_code if about else None,
+            heeds_stop=heeds_stop,
+        )
+        await self.office.send(self.session, [letter])
+
+
+async def _answer(writer: _Writer, decision: Decision, reading: Reading) -> None:
+    about, sender = decision.about, writer.sender
+    assert about is not None  # noqa: S101 - an answer is about something
+    own = sender.was_asked(about)
+    await answers.give(
+        writer.session,
+        offer_id=about.offer_id,
+        answer=decision.meaning,  # type: ignore[arg-type]
+        outcome=reading.outcome if decision.meaning == "done" else None,
+        words=reading.words or None,
+        channel=writer.heard.channel,
+        writer=answers.Writer(
+            volunteer_id=about.volunteer_id if own else writer.volunteer_id,
+            phone=sender.phone,
+            email=sender.email,
+        ),
+    )
+
+
+async def _ask(writer: _Writer, decision: Decision) -> None:
+    about = decision.about
+    written = texts.ask(
+        decision.why or "not_understood",
+        about.answer_code if about else None,
+        language=writer.language,
+        codes=decision.codes,
+        drill=about.drill if about else False,
+    )
+    await writer.say("question", written, about=about)
+
+
+async def _signs_of_life(writer: _Writer, decision: Decision, live: Sequence[Row]) -> None:
+    """Whoever writes can be reached, whatever they write: all tests of this address are passed."""
+    pings = {row.offer_id: row for row in live if row.kind == "ping"}
+    alone = decision.meaning == "sign_of_life" and decision.about is not None
+    if decision.about is not None and decision.about.kind == "ping":
+        pings[decision.about.offer_id] = decision.about
+    if not pings:
+        return
+    moment = await now(writer.session)
+    words = without_control(storable(writer.heard.text)).strip()[: answers.WORDS_AT_MOST]
+    events = [
+        PingAnswered.of(
+            AnsweredPing(ping_id=ping_id, words=words or None, channel=writer.heard.channel),
+            case_id=row.volunteer_id,
+            district=row.district,
+            time=moment,
+            drill=row.drill,
+        )
+        for ping_id, row in pings.items()
+    ]
+    await outbox.publish(writer.session, events)
+    # What of them has not gone out yet need not.
+    await offers.hear(writer.session, dict.fromkeys(pings, "ended"))
+    if alone:
+        drill = decision.about.drill if decision.about else False
+        written = texts.ping_answered(language=writer.language, drill=drill)
+        await writer.say("ping_answered", written, about=decision.about, urgent=False)
+
+
+# --- stop and start ----------------------------------------------------------------------------
+
+
+async def _opt(writer: _Writer, *, out: bool) -> None:
+    """Write nothing more to this address by this kind of channel, or do so again."""
+    session, sender, kind = writer.session, writer.sender, writer.heard.kind
+    who = await execute(session, _WHO, {"address": sender.address})
+    # As it is written wherever we know it from: an e-mail address may have capitals.
+    addresses = {sender.address, *(row.email for row in who if row.email and not sender.phone)}
+    values = {"addresses": sorted(addresses), "kind": kind}
+    changed = await execute(session, _STOP if out else _START, values)
+    if changed:
+        await _tell(writer, who, out=out)
+    elif out:
+        return  # they have been told once
+    say = texts.stopped if out else texts.started
+    await writer.say(
+        "stopped" if out else "started",
+        say(language=who[0].language if who else writer.language, drill=False),
+        heeds_stop=False,
+    )
+
+
+async def _tell(writer: _Writer, who: Sequence[Row], *, out: bool) -> None:
+    """Assignment hears of each volunteer; the coordinators of one who is lost to us."""
+    session, routes = writer.session, writer.office.routes
+    moment = await now(session)
+    barred = await stopped(session, (a for row in who for a in (row.phone, row.email)))
+    for row in who:
+        left = routes.of(district=row.district, phone=row.phone, email=row.email, stopped=barred)
+        event: VolunteerStopped = VolunteerStopped.of(
+            StoppedVolunteer(
+                volunteer_id=row.volunteer_id,
+                channel=writer.heard.kind,
+                stopped=out,
+                reachable=bool(left),
+            ),
+            case_id=row.volunteer_id,
+            district=row.district,
+            time=moment,
+        )
+        await outbox.publish(session, [event])
+        if out and not left:
+            log.warning("volunteer.unreachable", volunteer=str(row.volunteer_id))
+            await _warn_coordinators(writer, row, event)
+
+
+async def _warn_coordinators(writer: _Writer, row: Row, event: VolunteerStopped) -> None:
+    district = writer.office.routes.districts.get(row.district)
+    if district is None:
+        return
+    # Where they live, nobody here knows; where they were asked to go last, is near.
+    place = (row.made or {}).get("place") or {}
+    told = district.policy.coordinators_of(place.get("subdistrict", ""))
+    volunteer = (row.made or {}).get("volunteer") or {}
+    letters = [
+        Letter(
+            event_id=event.id,
+            subject=row.volunteer_id,
+            district=row.district,
+            drill=False,
+            purpose="unreachable",
+            recipient=f"coordinator:{one.phone or one.email or one.name}",
+            phone=one.phone,
+            email=one.email,
+            texts=texts.volunteer_unreachable(
+                volunteer.get("name", ""),
+                row.phone or row.email,
+                Coordinator(name=one.name, phone=one.phone, email=one.email, language=one.language),
+            ),
+            send_before=event.time + REPLY_LIFE,
+        )
+        for one in told or district.policy.coordinators
+    ]
+    await writer.office.send(writer.session, letters)
