@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ops.terminal import STOPPED, err, out, run
+from ops.terminal import STOPPED, err, fail, out, run
 
 if TYPE_CHECKING:
     from ops.outcome import Result
@@ -51,18 +51,29 @@ def demo(
     answer_seconds: Annotated[
         float, typer.Option(min=0.6, max=600, help="how long an offer is open, with --answers")
     ] = 4,
-    seed: Annotated[int, typer.Option(help="of the volunteers' luck, with --answers")] = 1,
+    gateway: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="messages go by SMS through a gateway of which this share of the calls fails in "
+            "every way (0.05), and from there to the sandbox",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the volunteers' and the gateway's luck")] = 1,
 ) -> None:
     """Play reports through a fresh system and count what came of each.
 
     Without --reports it plays the sample reports of Bangka Tengah. Ends with 1 if a promise was
-    broken: something lost, accepted twice, over capacity, asked twice.
+    broken: something lost, accepted twice, over capacity, asked twice, or sent for no reason.
 
     Example: [bold]jangkau demo --answers mixed[/]
     """
     from ops import demo as player
     from ops.demo_view import View
 
+    if answers and gateway is not None:
+        raise fail("Volunteers answer on their sandbox phones: --answers or --gateway, not both.")
     lines: deque[str] = deque(maxlen=LINES_SHOWN)
     if reports is None and speed is None and answers is None:
         speed = WATCHABLE
@@ -73,6 +84,7 @@ def demo(
         answers=answers,
         answer_s=answer_seconds,
         seed=seed,
+        gateway=gateway,
     )
     view = View(err if as_json else out)
     try:

@@ -1,12 +1,13 @@
 """The demo: real reports in, messages out, and a count of what was lost, which must be none."""
 
 import asyncio
+import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ import httpx2
 
 from ops import embedded, outcome
 from ops.embedded import PROJECT, Command, Output, Stack, production_command, running
+from ops.gateway import Faults, Gateway, gateway
 from ops.outcome import Played, PublicFeed, Result
 from ops.people import HABITS, People
 from ops.synthetic import POLICY, PlannedReport, make_district, read_reports, short_times
@@ -44,6 +46,7 @@ class Progress:
     open_offers: int = 0
     messages: int = 0
     told: int = 0
+    unsent: int = 0
     waiting: int = 0
     taken: int = 0
     escalated: int = 0
@@ -115,7 +118,10 @@ async def observe(stack: Stack, progress: Progress) -> None:
         stack.rows(
             "notification",
             """SELECT count(*) FILTER (WHERE purpose IN ('offer', 'assigned')) AS offers,
-                      count(*) FILTER (WHERE purpose = 'offer' AND state = 'sent') AS sent
+                      count(*) FILTER (WHERE purpose = 'offer'
+                                         AND state IN ('sent', 'delivered', 'unknown')) AS sent,
+                      count(*) FILTER (WHERE state IN ('queued', 'sending')
+                                          OR look_up_at IS NOT NULL) AS unsent
                FROM messages""",
         ),
     )
@@ -124,6 +130,7 @@ async def observe(stack: Stack, progress: Progress) -> None:
     progress.offers, progress.open_offers = cases.offers, cases.open_offers
     progress.versions = cases.versions
     progress.messages, progress.told = messages.sent, messages.offers
+    progress.unsent = messages.unsent
 
 
 async def import_volunteers(stack: Stack, file: Path, code: str) -> int:
@@ -141,7 +148,9 @@ async def import_volunteers(stack: Stack, file: Path, code: str) -> int:
 class Show:
     """What is played: the reports, how fast, and whether volunteers answer (see ``people``).
 
-    ``answer_s`` is how long an offer is open when they do, in seconds.
+    ``answer_s`` is how long an offer is open when they do, in seconds. ``gateway``: messages go by
+    SMS through a gateway at which that share (0 to 1) of the calls fails; what fails there goes on
+    to the fake phones.
     """
 
     reports_file: Path | None = None
@@ -150,6 +159,7 @@ class Show:
     answers: str | None = None
     answer_s: float = 4.0
     seed: int = 1
+    gateway: float | None = None
 
 
 async def demo(
@@ -176,21 +186,51 @@ async def demo(
     scratch.chmod(0o755)
     try:
         folder = _district(show, planned, scratch / "districts")
-        async with running(
-            scratch,
-            output=output,
-            districts=str(folder.parent),
-            environment=environment,
-            run=run or f"demo{uuid4().hex[:8]}",
-            command=command,
-        ) as stack:
+        async with AsyncExitStack() as opened:
+            stub = await opened.enter_async_context(_gateway(show))
+            stack = await opened.enter_async_context(
+                running(
+                    scratch,
+                    output=output,
+                    districts=str(folder.parent),
+                    environment={**(by_gateway(stub) if stub else {}), **(environment or {})},
+                    run=run or f"demo{uuid4().hex[:8]}",
+                    command=command,
+                )
+            )
+            if stub:
+                stub.receipts_to = f"{stack.url('notification')}/v1/receipts/sms"
             await import_volunteers(stack, folder / "volunteers.csv", folder.name)
-            result = await _Run(stack, planned, show, watch).result(interfere)
+            result = await _Run(stack, planned, show, watch, stub).result(interfere)
         await embedded.forget(stack)
         return result
     finally:
         if data_dir is None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _gateway(show: Show) -> AsyncIterator[Gateway | None]:
+    if show.gateway is None:
+        yield None
+        return
+    # Slow is late, but in time: what is later is a fault of its own.
+    faults = replace(Faults.spread(show.gateway, seed=show.seed), slow_s=1)
+    async with gateway(faults=faults, secret=secrets.token_urlsafe(16)) as stub:
+        yield stub
+
+
+def by_gateway(stub: Gateway) -> dict[str, str]:
+    """What the services are told so that messages go by this gateway, and else to the sandbox."""
+    named = {f"JANGKAU_{name.upper()}": str(value) for name, value in stub.sms_settings.items()}
+    return {
+        **named,
+        "JANGKAU_CHANNELS": "sms,sandbox",
+        "JANGKAU_SMS_RECEIPTS": "true",
+        "JANGKAU_SMS_WEBHOOK_SECRET": stub.secret,
+        "JANGKAU_PROVIDER_TIMEOUT_SECONDS": "2",
+        "JANGKAU_LEASE_SECONDS": "5",
+    }
 
 
 def _district(show: Show, planned: Sequence[PlannedReport], target: Path) -> Path:
@@ -210,14 +250,19 @@ class _Run:
     """One play of reports on a running stack."""
 
     def __init__(
-        self, stack: Stack, planned: Sequence[PlannedReport], show: Show, watch: Watcher
+        self,
+        stack: Stack,
+        planned: Sequence[PlannedReport],
+        show: Show,
+        watch: Watcher,
+        stub: Gateway | None = None,
     ) -> None:
         self.stack = stack
         self.planned = planned
         self.show = show
         self.watch = watch
         self.feed = PublicFeed(stack)
-        self.played = Played(reports=len(planned), answered=show.answers is not None)
+        self.played = Played(reports=len(planned), answered=show.answers is not None, gateway=stub)
         self.progress = Progress(total=len(planned), answered=show.answers is not None)
         self.people: People | None = None
         if show.answers:
@@ -284,5 +329,6 @@ class _Run:
             return False
         if self.people is None:
             busy = where.waiting + where.escalated
-            return where.offers + busy >= where.cases and where.messages >= where.offers
+            told = where.messages >= where.offers and where.unsent == 0
+            return where.offers + busy >= where.cases and told
         return self.people.busy == 0 and where.ended == where.cases and where.told >= where.offers

@@ -74,6 +74,7 @@ class View:
             ("Cases", f"{result.cases}", "one for each stored report"),
             ("Offers", f"{result.offers}", "to the nearest available volunteers"),
             ("Messages", f"{result.messages_sent}", "arrived on a (sandbox) phone"),
+            *(_calls(result) if "sms" in result.attempts else []),
             *(_loop(result) if result.answers else []),
             ("Waiting", f"{result.waiting}", "nobody suitable is free; tried again by itself"),
             ("Escalated", f"{result.escalated}", "a coordinator was told; the search went on"),
@@ -104,6 +105,21 @@ def _loop(result: Result) -> list[tuple[str, str, str]]:
         ("Over capacity", _none(result.over_capacity), "volunteers with more than they can take"),
         ("Asked twice", _none(result.asked_twice), "volunteers asked again for the same case"),
         ("Not ended", _none(result.unfinished), "neither taken nor told to a coordinator"),
+    ]
+
+
+def _calls(result: Result) -> list[tuple[str, str, str]]:
+    """The rows about calls to a gateway."""
+    calls = result.attempts["sms"]
+    return [
+        ("Calls to the gateway", f"{sum(calls.values())}", "each noted before it was made"),
+        ("  refused", f"{calls.get('failed', 0)}", "tried again later, or by another channel"),
+        ("  unknown", f"{calls.get('unknown', 0)}", "perhaps taken: never again by this channel"),
+        ("Delivered", f"{result.delivered}", "messages of which a receipt said so"),
+        ("Unknown", f"{result.unknown}", "messages that may have arrived or not"),
+        ("Failed", f"{result.failed}", "messages that no channel could bring"),
+        ("SMS segments", f"{result.segments}", "what the gateway will charge for"),
+        ("Not explained", _none(result.unexplained), "calls that should not have been made"),
     ]
 
 

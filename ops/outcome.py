@@ -6,11 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 
 from ops.embedded import Stack
+from ops.gateway import Gateway
 from shared import topics
 from shared.database import Row
 from shared.settings import SERVICES
@@ -18,6 +20,7 @@ from shared.settings import SERVICES
 LOOKS = 5
 # In these a case has come to an end, or to a person.
 ENDED = ("accepted", "arrived", "closed", "escalated")
+GONE_OUT = ("sent", "delivered")
 
 
 @dataclass
@@ -35,6 +38,10 @@ class Result:
     ``lost`` counts reports that were answered 202 and are missing from a database or from the
     public feed, or whose offers have no message. ``late_next_offer_ms`` is how long after a
     deadline the next volunteer's message was there (or the loop had found that nobody is free).
+
+    ``delivered``, ``unknown`` and ``failed`` are messages that ended so; ``segments`` is what went
+    out by SMS; ``attempts`` counts calls by channel and outcome. ``unexplained`` counts messages
+    whose calls do not follow from one another, or of which the gateway knows otherwise.
     """
 
     broker: str
@@ -62,6 +69,12 @@ class Result:
     asked_twice: int = 0
     unfinished: int = 0
     late_next_offer_ms: Percentiles = field(default_factory=lambda: Percentiles(None, None))
+    delivered: int = 0
+    unknown: int = 0
+    failed: int = 0
+    segments: int = 0
+    attempts: dict[str, dict[str, int]] = field(default_factory=dict)
+    unexplained: int = 0
     restarts: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -79,6 +92,7 @@ class Result:
             or self.over_capacity
             or self.asked_twice
             or self.unfinished
+            or self.unexplained
         )
 
 
@@ -128,6 +142,7 @@ class Played:
     answers: int = 0
     answered: bool = False  # volunteers answered: every case has to end
     seconds: float = 0.0
+    gateway: Gateway | None = None
 
 
 async def count(stack: Stack, played: Played, feed: PublicFeed) -> Result:
@@ -170,7 +185,7 @@ async def _count(stack: Stack, played: Played, feed: PublicFeed) -> Result:
         refused=len(played.refused),
         cases=len(cases),
         offers=len(offers),
-        messages_sent=sum(m.state == "sent" for m in messages if m.purpose == "offer"),
+        messages_sent=sum(m.state in GONE_OUT for m in messages if m.purpose == "offer"),
         waiting=sum(case.state == "waiting" for case in cases.values()),
         escalated=await _number(stack, "assignment", _ESCALATED),
         dead_letters=sum([await _number(stack, name, _PARKED) for name in SERVICES]),
@@ -190,6 +205,7 @@ async def _count(stack: Stack, played: Played, feed: PublicFeed) -> Result:
     result.accepted = await _number(stack, "assignment", _ACCEPTED)
     result.double_accepted = await _number(stack, "assignment", _DOUBLE)
     result.over_capacity = over_capacity(offers, volunteers)
+    await _count_the_calls(result, stack, played.gateway)
     if played.answered:
         result.unfinished = len(unfinished)
         result.problems += [f"not ended: case {case_id}" for case_id in unfinished[:5]]
@@ -215,7 +231,11 @@ def _missing(
         for offer in offers
         # Whoever is still asked must have been reached; whoever no longer is, at least noted.
         if told.get(str(offer.id)) is None
-        or (offer.state == "offered" and not played.answered and told[str(offer.id)] != "sent")
+        or (
+            offer.state == "offered"
+            and not played.answered
+            and told[str(offer.id)] not in (*GONE_OUT, "unknown")
+        )
     }
     return [
         case_id
@@ -318,6 +338,61 @@ def _lateness(offers: Sequence[Row], messages: Sequence[Row]) -> list[float]:
         for offer in offers
         if offer.state == "expired"
     ]
+
+
+_CALLS = """
+    SELECT m.id, m.state AS message_state, m.send_before, m.purpose, a.channel, a.state, a.receipt,
+           a.started_at, a.segments
+    FROM messages m LEFT JOIN attempts a ON a.message_id = m.id
+    ORDER BY m.id, a.started_at
+"""
+
+
+async def _count_the_calls(result: Result, stack: Stack, gateway: Gateway | None) -> None:
+    """Whether every call to a provider follows from the one before, and the gateway agrees."""
+    calls: dict[Any, list[Row]] = defaultdict(list)
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for row in await stack.rows("notification", _CALLS):
+        calls[row.id] += [row] if row.channel else []
+        if row.channel:
+            counts[row.channel][row.state] += 1
+            result.segments += row.segments
+    result.attempts = {channel: dict(states) for channel, states in sorted(counts.items())}
+    states = await stack.rows(
+        "notification", "SELECT state, count(*) AS n FROM messages GROUP BY state"
+    )
+    by_state = {row.state: row.n for row in states}
+    result.delivered = by_state.get("delivered", 0)
+    result.unknown, result.failed = by_state.get("unknown", 0), by_state.get("failed", 0)
+    odd = {id_: why for id_, made in calls.items() if (why := unexplained(made, gateway, str(id_)))}
+    result.unexplained = len(odd)
+    result.problems += [f"message {id_}: {why}" for id_, why in list(odd.items())[:5]]
+
+
+def unexplained(made: Sequence[Row], gateway: Gateway | None, message_id: str) -> str | None:
+    """What is odd about the calls that were made for one message, in their order; None if nothing.
+
+    ``made``: channel, state, receipt, started_at, send_before. The gateway's truth is about sms.
+    """
+    for call, after in pairwise(made):
+        if call.state == "sent" and after.channel == call.channel and call.channel != "sandbox":
+            return "sent again by the channel that had taken it"
+        if call.state == "unknown" and after.channel == call.channel and call.channel != "sandbox":
+            return "sent again by a channel that may have taken it"
+    if any(call.started_at >= call.send_before for call in made):
+        return "sent after its deadline"
+    if gateway is None:
+        return None
+    ours = [call for call in made if call.channel == "sms"]
+    if gateway.accepted[message_id] > 1:
+        return "it reached a telephone twice"
+    if gateway.calls[message_id] > len(ours):
+        return "the gateway was called more often than is noted"
+    if any(c.state == "sent" for c in ours) and not gateway.accepted[message_id]:
+        return "noted as sent, but the gateway has not taken it"
+    if gateway.accepted[message_id] and not any(c.state in ("sent", "unknown") for c in ours):
+        return "the gateway has taken it, but it is noted as failed"
+    return None
 
 
 def over_capacity(offers: Sequence[Row], volunteers: Sequence[Row]) -> int:
