@@ -9,8 +9,6 @@ from typing import Any
 from urllib.parse import parse_qsl, quote_plus
 from uuid import UUID
 
-import httpx2
-
 from services.notification.channels import (
     Incoming,
     Kind,
@@ -20,7 +18,7 @@ from services.notification.channels import (
     TransientFailure,
     UnknownOutcome,
 )
-from services.notification.channels import http as calls
+from services.notification.channels.http import Provider, Reply
 from services.notification.channels.rules import Rule, field
 from services.notification.settings import NotificationSettings
 
@@ -46,8 +44,10 @@ class Sms:
         self.rate_per_second = settings.sms_rate_per_second
         self.concurrency = settings.sms_concurrency or settings.concurrency
         self._rules = Rules(settings)
-        self._client = calls.client(
-            timeout_s=settings.provider_timeout_seconds, concurrency=self.concurrency
+        self._provider = Provider(
+            settings.sms_url,
+            timeout_s=settings.provider_timeout_seconds,
+            concurrency=self.concurrency,
         )
 
     def address_of(self, *, phone: str | None, email: str | None) -> str | None:
@@ -63,11 +63,10 @@ class Sms:
             "idempotency-key": str(message.idempotency_key),
             **self._headers(message),
         }
-        answer = await calls.call(
-            self._client,
+        answer = await self._provider.call(
             settings.sms_method,
             self._filled(settings.sms_url, message, quote_plus),
-            content=self._filled(settings.sms_body, message, self._escape).encode()
+            data=self._filled(settings.sms_body, message, self._escape).encode()
             if has_body
             else None,
             headers=headers,
@@ -76,18 +75,17 @@ class Sms:
 
     async def lookup(self, message: Outgoing, *, since: datetime) -> str | None:
         """Ask the gateway for our id: 200 that reads as success, or 404."""
-        answer = await calls.ask(
-            self._client,
+        answer = await self._provider.ask(
             self._filled(self.settings.sms_lookup_url, message, quote_plus),
             headers=self._headers(message),
         )
-        if answer.status_code == 404:
+        if answer.status == 404:
             return None
         if answer.is_success and self._rules.says_success(answer.text):
             return self._rules.provider_id(answer.text)
         raise TransientFailure(
-            f"HTTP {answer.status_code} to the question whether it has our message",
-            retry_after=calls.retry_after(answer),
+            f"HTTP {answer.status} to the question whether it has our message",
+            retry_after=answer.retry_after,
         )
 
     def _headers(self, message: Outgoing) -> dict[str, str]:
@@ -121,7 +119,7 @@ class Sms:
 
     async def close(self) -> None:
         """Close the connections to the gateway."""
-        await self._client.aclose()
+        await self._provider.close()
 
 
 class Rules:
@@ -142,35 +140,32 @@ class Rules:
         found = text if self.message_id is None else self.message_id.value(text) or ""
         return found[:200]
 
-    def outcome(self, answer: httpx2.Response) -> str:
+    def outcome(self, answer: Reply) -> str:
         """The gateway's id for the message.
 
         Raises:
             PermanentFailure: it refused; TransientFailure: it asks to come again;
             UnknownOutcome: neither, so it may have taken it.
         """
-        reason = f"HTTP {answer.status_code}"
+        reason = f"HTTP {answer.status}"
         if answer.is_success and self.success is not None and self.success.matches(answer.text):
             return self.provider_id(answer.text)
         if self.transient is not None and self.transient.matches(answer.text):
-            raise TransientFailure(f"{reason}: {_brief(answer)}", retry_after=_after(answer))
+            raise TransientFailure(f"{reason}: {_brief(answer)}", retry_after=answer.retry_after)
         if self.permanent is not None and self.permanent.matches(answer.text):
             raise PermanentFailure(f"{reason}: {_brief(answer)}")
         if answer.is_success and self.success is None:
             return self.provider_id(answer.text)
-        if answer.status_code in TRY_AGAIN:
-            raise TransientFailure(reason, retry_after=_after(answer))
-        if answer.is_client_error or answer.is_redirect:
+        if answer.status in TRY_AGAIN:
+            raise TransientFailure(reason, retry_after=answer.retry_after)
+        if 300 <= answer.status < 500:
             raise PermanentFailure(reason)
         # A 500 may have happened after the message was on its way; and a 200 that says something
         # unheard of may be anything.
         raise UnknownOutcome(f"{reason}: {_brief(answer)}" if answer.is_success else reason)
 
 
-_after = calls.retry_after
-
-
-def _brief(answer: httpx2.Response) -> str:
+def _brief(answer: Reply) -> str:
     return " ".join(answer.text.split())[:200]
 
 

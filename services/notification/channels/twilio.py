@@ -1,9 +1,10 @@
 """SMS over Twilio's REST interface, or over one that speaks it.
 
-By httpx2 and not by Twilio's client, which blocks; its own validator checks the signatures.
+Not by Twilio's client, which blocks; its own validator checks the signatures.
 https://www.twilio.com/docs/messaging/api/message-resource
 """
 
+import base64
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -11,7 +12,6 @@ from typing import Any, Literal
 from urllib.parse import urljoin
 from uuid import UUID
 
-import httpx2
 from twilio.request_validator import RequestValidator
 
 from services.notification.channels import (
@@ -23,7 +23,7 @@ from services.notification.channels import (
     TransientFailure,
     UnknownOutcome,
 )
-from services.notification.channels import http as calls
+from services.notification.channels.http import Provider, Reply
 from services.notification.settings import NotificationSettings
 
 RECEIPTS = "/v1/receipts/twilio"  # where Twilio tells what became of a message
@@ -65,9 +65,12 @@ class Twilio:
         account = settings.twilio_account_sid
         self._base = settings.twilio_url.rstrip("/")
         self._messages = f"{self._base}/2010-04-01/Accounts/{account}/Messages.json"
-        self._auth = httpx2.BasicAuth(account, _token(settings))
-        self._client = calls.client(
-            timeout_s=settings.provider_timeout_seconds, concurrency=self.concurrency
+        basic = base64.b64encode(f"{account}:{_token(settings)}".encode()).decode()
+        self._headers = {"authorization": f"Basic {basic}"}
+        self._provider = Provider(
+            settings.twilio_url,
+            timeout_s=settings.provider_timeout_seconds,
+            concurrency=self.concurrency,
         )
 
     def address_of(self, *, phone: str | None, email: str | None) -> str | None:
@@ -84,7 +87,7 @@ class Twilio:
         if self.supports_receipts:
             ours = f"{RECEIPTS}?message={message.idempotency_key}"
             form["StatusCallback"] = self.settings.public_url.rstrip("/") + ours
-        answer = await calls.call(self._client, "POST", self._messages, data=form, auth=self._auth)
+        answer = await self._provider.call("POST", self._messages, data=form, headers=self._headers)
         return _outcome(answer)
 
     async def lookup(self, message: Outgoing, *, since: datetime) -> str | None:
@@ -97,7 +100,7 @@ class Twilio:
         of_ours = {"From": self.settings.twilio_from} if self.settings.twilio_from else {}
         query: dict[str, Any] | None = {"To": message.address, "PageSize": PAGE, **of_ours}
         for _ in range(PAGES):
-            page = _page(await calls.ask(self._client, url, params=query, auth=self._auth))
+            page = _page(await self._provider.ask(url, params=query, headers=self._headers))
             for listed in page["messages"]:
                 if parsedate_to_datetime(listed["date_created"]) < since - CLOCKS_DIFFER:
                     return self._not_listed(since)
@@ -118,43 +121,35 @@ class Twilio:
 
     async def close(self) -> None:
         """Close the connections to Twilio."""
-        await self._client.aclose()
+        await self._provider.close()
 
 
-def _page(answer: httpx2.Response) -> dict[str, Any]:
-    try:
-        page = answer.json() if answer.is_success else None
-    except ValueError:
-        page = None
-    if not isinstance(page, dict) or not isinstance(page.get("messages"), list):
+def _page(answer: Reply) -> Mapping[str, Any]:
+    if not answer.is_success or not isinstance(answer.fields.get("messages"), list):
         raise TransientFailure(
-            f"HTTP {answer.status_code} to the question whether it has our message",
-            retry_after=calls.retry_after(answer),
+            f"HTTP {answer.status} to the question whether it has our message",
+            retry_after=answer.retry_after,
         )
-    return page
+    return answer.fields
 
 
-def _outcome(answer: httpx2.Response) -> str:
+def _outcome(answer: Reply) -> str:
     """The ``sid`` of a message that Twilio has taken; otherwise one of the three errors.
 
     Its errors are named by codes (https://www.twilio.com/docs/api/errors); what it says in words
     repeats the number.
     """
-    try:
-        body = answer.json()
-    except ValueError:
-        body = None
-    said = body if isinstance(body, dict) else {}
+    said = answer.fields
     if answer.is_success:
         if said.get("sid"):
             return str(said["sid"])
-        raise UnknownOutcome(f"HTTP {answer.status_code} without a sid")
+        raise UnknownOutcome(f"HTTP {answer.status} without a sid")
     code = said.get("code")
-    reason = f"HTTP {answer.status_code}" + (f", Twilio's code {code}" if code else "")
-    if answer.is_server_error:
+    reason = f"HTTP {answer.status}" + (f", Twilio's code {code}" if code else "")
+    if answer.status >= 500:
         raise UnknownOutcome(reason)
-    if code in TRY_AGAIN_CODES or (answer.status_code in TRY_AGAIN and not _of_the_number(code)):
-        raise TransientFailure(reason, retry_after=calls.retry_after(answer))
+    if code in TRY_AGAIN_CODES or (answer.status in TRY_AGAIN and not _of_the_number(code)):
+        raise TransientFailure(reason, retry_after=answer.retry_after)
     # 21211 no number, 21610 opted out, 21614 no mobile, …: this person is not reached here.
     raise PermanentFailure(reason)
 
