@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from ops import cli_pings
 from ops.terminal import err, fail, out, run
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ DistrictOption = Annotated[str | None, typer.Option(help="Kemendagri code; defau
 
 
 @asynccontextmanager
-async def _transaction() -> "AsyncIterator[AsyncSession]":
+async def transaction() -> "AsyncIterator[AsyncSession]":
     """One transaction in assignment's database."""
     from shared.database import Database
     from shared.settings import Settings
@@ -45,7 +46,7 @@ async def _transaction() -> "AsyncIterator[AsyncSession]":
         await database.close()
 
 
-def _districts(*, villages: bool, one: str | None = None) -> "dict[str, District]":
+def districts_of(*, villages: bool, one: str | None = None) -> "dict[str, District]":
     """The known districts; ``one`` must be among them."""
     from shared.districts import load_districts
     from shared.settings import Settings
@@ -66,14 +67,15 @@ def import_volunteers(
     A file with a broken row is refused whole, with the line and the reason.
 
     Columns: name, role, phone, email, village, latitude, longitude, categories, capacity; and
-    trainings, language, duty, off_until, on_duty, which change nothing where the file lacks them.
+    trainings, language, duty, off_until, on_duty, channel, which change nothing where the file
+    lacks them.
 
     Example: [bold]jangkau volunteers import districts/19.04/volunteers.csv[/]
     """
     from services.assignment import volunteers
 
     async def work() -> "volunteers.Imported":
-        districts = _districts(villages=True, one=district)
+        districts = districts_of(villages=True, one=district)
         try:
             content = file.read_text(encoding="utf-8-sig")
             rows = volunteers.read_csv(content, district=districts[district], districts=districts)
@@ -99,7 +101,7 @@ async def _store(rows: list[dict[str, Any]], *, district: "District") -> "volunt
     added = updated = 0
     parts = [rows[start : start + 1000] for start in range(0, len(rows), 1000)]
     # One transaction for all: whatever happens, nothing is half imported.
-    async with _transaction() as session:
+    async with transaction() as session:
         for part in track(parts, description="Importing", console=err, transient=True):
             result = await volunteers.store(session, part, district=district)
             added, updated = added + result.added, updated + result.updated
@@ -120,8 +122,8 @@ def export_volunteers(
     from services.assignment import volunteers
 
     async def work() -> str:
-        districts = _districts(villages=False, one=district)
-        async with _transaction() as session:
+        districts = districts_of(villages=False, one=district)
+        async with transaction() as session:
             found = [each async for each in volunteers.every(session, district=district)]
         codes = {each.district for each in found}
         if len(codes) > 1:
@@ -159,8 +161,8 @@ def list_volunteers(
     from services.assignment.api import ListedVolunteer
 
     async def work() -> "tuple[list[Volunteer], dict[str, District]]":
-        districts = _districts(villages=not as_json, one=district)
-        async with _transaction() as session:
+        districts = districts_of(villages=not as_json, one=district)
+        async with transaction() as session:
             found = [each async for each in volunteers.every(session, district=district)]
         return [each for each in found if each.available or not ready], districts
 
@@ -189,7 +191,7 @@ def _show(found: "list[Volunteer]", districts: "Mapping[str, District]") -> None
         why_not = _why_not(each, zone)
         table.add_row(
             Text(each.name), each.role, village.name if village else each.village or "",
-            Text("\n".join(way for way in (each.phone, each.email) if way)),
+            Text("\n".join(_ways(each))),
             f"{each.open_cases}/{each.capacity}",
             Text(why_not or "ready", style="yellow" if why_not else "green"),
             _local(each.last_reached_at, zone) if each.last_reached_at else "never",
@@ -199,11 +201,23 @@ def _show(found: "list[Volunteer]", districts: "Mapping[str, District]") -> None
     out.print(f"{len(found)} volunteers, {free} can be asked now.", highlight=False)
 
 
+def _ways(volunteer: "Volunteer") -> list[str]:
+    """Phone and e-mail, with what they would rather be reached by and what they want no more."""
+    ways = []
+    for way, kind in ((volunteer.phone, "sms"), (volunteer.email, "email")):
+        if way:
+            stopped = " (stopped)" if kind in volunteer.stopped else ""
+            ways.append(f"{way}{' (preferred)' if kind == volunteer.channel else ''}{stopped}")
+    return ways
+
+
 def _why_not(volunteer: "Volunteer", zone: ZoneInfo) -> str | None:
     """Why somebody cannot be asked now; None if they can."""
     changes_at = volunteer.ready_changes_at
     if not volunteer.on_duty:
         return "off duty"
+    if not volunteer.reachable:
+        return f"wants no messages ({', '.join(volunteer.stopped)})"
     if not volunteer.ready:
         waits = [
             (until, word)
@@ -236,8 +250,8 @@ def link_volunteer(
 
     async def work() -> str:
         settings = AssignmentSettings()
-        async with _transaction() as session:
-            found = await _named(session, who)
+        async with transaction() as session:
+            found = await named(session, who)
         found = [each for each in found if district in (None, each.district)]
         if not found:
             raise fail(f"No volunteer has the phone, e-mail or id {who}.")
@@ -249,7 +263,7 @@ def link_volunteer(
     typer.echo(run(work()))
 
 
-async def _named(session: "AsyncSession", who: str) -> "list[Volunteer]":
+async def named(session: "AsyncSession", who: str) -> "list[Volunteer]":
     """Who is meant by an id, an e-mail or a phone."""
     from services.assignment import volunteers
     from shared.contacts import PhoneError, e164
@@ -265,3 +279,7 @@ async def _named(session: "AsyncSession", who: str) -> "list[Volunteer]":
     except PhoneError as error:
         raise fail(str(error)) from None
     return list(await volunteers.by_contact(session, contact))
+
+
+app.command("ping")(cli_pings.ping)
+app.command("reach")(cli_pings.show_reach)

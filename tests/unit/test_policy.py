@@ -17,6 +17,7 @@ from shared.policy import (
     AnswerTimes,
     Coordinator,
     DistrictError,
+    Messages,
     Need,
     Policy,
     line_of,
@@ -141,6 +142,63 @@ def test_a_policy_comes_with_its_units() -> None:
         ),
     )
     assert _parse(POLICY).radius_m == 12_500
+
+
+MESSAGES = """\
+[messages]
+channels = ["sms", "email"]
+sms_a_day = 500
+warn_at_percent = 75
+ping_every_days = 30
+ping_at = "08:30"
+ping_within_hours = 12
+"""
+
+
+def test_messages_come_with_their_units() -> None:
+    assert _parse(POLICY + MESSAGES).messages == Messages(
+        channels=("sms", "email"),
+        sms_a_day=500,
+        warn_at=0.75,
+        ping_every=timedelta(days=30),
+        ping_at=time(8, 30),
+        ping_within=timedelta(hours=12),
+    )
+
+
+def test_without_messages_there_is_no_budget_and_nobody_is_pinged() -> None:
+    messages = _parse(POLICY).messages
+    assert messages == _parse(POLICY + "[messages]\n").messages == Messages()
+    assert (messages.channels, messages.sms_a_day, messages.ping_every) == ((), None, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ('["sms", "email"]', '["sms", "sms"]', "line 49: messages.channels[1]: sms is there twice"),
+        ('["sms", "email"]', '["SMS!"]', "line 49: messages.channels[0]: is not written as it"),
+        ("= 500", "= -1", "line 50: messages.sms_a_day: must be greater than or equal to 0"),
+        ("= 500", "= 0.5", "line 50: messages.sms_a_day: must be a valid integer"),
+        ("= 75", "= 0", "line 51: messages.warn_at_percent: must be greater than or equal to 1"),
+        ("= 75", "= 101", "line 51: messages.warn_at_percent: must be less than or equal to 100"),
+        ("= 30", "= 0", "line 52: messages.ping_every_days: must be greater than or equal to 1"),
+        (
+            '"08:30"',
+            '"05:59"',
+            "line 53: messages.ping_at: must be between 06:00 and 20:00: nobody is woken for a "
+            "test",
+        ),
+        ('"08:30"', '"20:00"', "line 53: messages.ping_at: must be between 06:00 and 20:00"),
+        ('"08:30"', '"9"', 'line 53: messages.ping_at: must be a time of day such as "21:00"'),
+        ("= 12\n", "= 0\n", "line 54: messages.ping_within_hours: must be greater than 0"),
+        ("= 12\n", "= 200\n", "line 54: messages.ping_within_hours: must be less than or equal"),
+        ("ping_at", "ping_time", "line 53: messages.ping_time: is not a known key"),
+    ],
+)
+def test_broken_messages_are_refused_with_the_line(before: str, after: str, told: str) -> None:
+    assert MESSAGES.count(before) == 1
+    (refusal,) = _refusals(POLICY + MESSAGES.replace(before, after))
+    assert refusal.startswith(told)
 
 
 def test_answer_times_and_needs_may_be_left_out() -> None:
@@ -464,8 +522,9 @@ def test_the_line_of_a_key_is_found(path: tuple[str | int, ...], line: int, newl
 
 def test_the_page_on_the_policy_names_every_key() -> None:
     table = PAGE.read_text(encoding="utf-8").split("## A file that is refused")[0]
-    written = tomllib.loads(POLICY)
-    for name in ("answer", "parallel", "search", "acceptance", "escalation", "volunteer"):
+    written = tomllib.loads(POLICY + MESSAGES)
+    tables = ("answer", "parallel", "search", "acceptance", "escalation", "volunteer", "messages")
+    for name in tables:
         for key in written[name]:
             assert f"`{name}.{key}`" in table or f"`[[{name}.{key}]]`" in table
     rows = [*written["answer"]["times"], *written["needs"].values(), *written["coordinators"]]
