@@ -53,9 +53,9 @@ class Apprise:
 
     async def send(self, message: Outgoing) -> str:
         """Hand the message to apprise, which waits for its service."""
-        service = apprise.Apprise.instantiate(_filled(self._url, message.address), self._asset)
-        if not isinstance(service, apprise.NotifyBase):
-            raise PermanentFailure("this address has no place in the URL for apprise")
+        service = _service(self._url, message.address, self._asset)
+        if service is None:
+            raise PermanentFailure("the service of apprise does not know such addresses")
         went_well = await asyncio.get_running_loop().run_in_executor(
             self._threads,
             partial(service.notify, body=message.long_text, title=message.subject),
@@ -85,8 +85,11 @@ def check(url: str) -> None:
             "would reach the same people"
         )
     sample = {"email": "siti@example.org"}.get(_wants(url), "+6281234567890")
-    if apprise.Apprise.instantiate(_filled(url, sample), _asset(1)) is None:
-        raise ValueError("JANGKAU_APPRISE_URL is none that apprise knows")
+    if _service(url, sample, _asset(1)) is None:
+        raise ValueError(
+            "JANGKAU_APPRISE_URL is none that apprise knows, or its service does not know such "
+            "addresses (Telegram knows no telephone numbers)"
+        )
 
 
 def _asset(timeout_s: float) -> apprise.AppriseAsset:
@@ -99,5 +102,13 @@ def _wants(url: str) -> str:
     return found[1] if found is not None else "address"
 
 
-def _filled(url: str, address: str) -> str:
-    return _PLACEHOLDER.sub(quote(address, safe=""), url)
+def _service(url: str, address: str, asset: apprise.AppriseAsset) -> apprise.NotifyBase | None:
+    """What sends to this address; None if nothing does."""
+    filled = _PLACEHOLDER.sub(quote(address, safe=""), url)
+    service = apprise.Apprise.instantiate(filled, asset)
+    if not isinstance(service, apprise.NotifyBase):
+        return None
+    # Some leave out an address that they do not know, and then send to whom they know instead.
+    if len(getattr(service, "targets", "unsaid")) == 0:
+        return None
+    return service
