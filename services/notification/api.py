@@ -1,7 +1,8 @@
 """Notification's pages: in development, the fake phones of the sandbox."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -13,7 +14,10 @@ from sqlmodel import func, select
 
 from services.notification import phones
 from services.notification.answers import KeyUsedForAnotherAnswer, UnknownOffer
+from services.notification.handlers import Office
+from services.notification.inbound import ADDRESS_AT_MOST, storable
 from services.notification.models import SandboxMessage
+from services.notification.phones import Phone
 from services.notification.texts import TEMPLATES, ZONES
 from shared.database import Database
 from shared.errors import Problem
@@ -23,6 +27,8 @@ WESTERN = 420
 # How often the page looks for news, in seconds; sooner while an answer is being judged.
 REFRESH = 5
 REFRESH_PENDING = 1
+# Of one phone alone: a page with more of its conversation, and with room to write.
+LINES_OF_ONE = 60
 
 JSON = "application/json"
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -46,6 +52,21 @@ class NewAnswer(BaseModel):
         if self.outcome is not None and self.answer != "done":
             raise ValueError("an outcome goes with the answer done only")
         return self
+
+
+class NewReply(BaseModel):
+    """What the owner of a fake phone writes, as they would write an SMS."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    address: str = Field(min_length=1, max_length=ADDRESS_AT_MOST, description="the phone's number")
+    text: str = Field(min_length=1, max_length=1600)
+
+
+class Stored(BaseModel):
+    """A text that is stored and has its effect."""
+
+    stored: bool = True
 
 
 class Given(BaseModel):
@@ -79,41 +100,71 @@ class Messages(BaseModel):
     after: int
 
 
-# FastAPI knows one kind of body per route; this one takes a form from the page as well.
-_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {kind: {"schema": NewAnswer.model_json_schema()} for kind in (JSON, FORMS[0])},
-    }
-}
+Body = TypeVar("Body", bound=BaseModel)
 
 
-async def _new_answer(request: Request) -> NewAnswer:
-    """The answer in a body of JSON or of a form.
+# FastAPI knows one kind of body per route; these take a form from the page as well.
+def _body(model: type[BaseModel]) -> dict[str, Any]:
+    kinds = (JSON, FORMS[0])
+    content = {kind: {"schema": model.model_json_schema()} for kind in kinds}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+async def _read(request: Request, model: type[Body]) -> Body:
+    """What is in a body of JSON or of a form.
 
     Raises:
-        Problem: the body is neither; RequestValidationError: it is not an answer.
+        Problem: the body is neither; RequestValidationError: it is not as the model says.
     """
     kind = _kind(request)
     try:
         if kind == JSON:
-            return NewAnswer.model_validate_json(await request.body())
+            return model.model_validate_json(await request.body())
         if kind in FORMS:
             form = await request.form()
-            return NewAnswer.model_validate({name: value for name, value in form.items() if value})
+            return model.model_validate({name: value for name, value in form.items() if value})
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
     raise Problem(415, "Send the answer as JSON, with content-type: application/json.")
+
+
+async def _new_answer(request: Request) -> NewAnswer:
+    return await _read(request, NewAnswer)
+
+
+async def _new_reply(request: Request) -> NewReply:
+    return await _read(request, NewReply)
 
 
 def _kind(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def router(database: Database) -> APIRouter:
+def _back(phone: str | None) -> RedirectResponse:
+    """To where a form came from: a phone of its own, or all."""
+    where = f"/sandbox?phone={quote(phone, safe='')}" if phone else "/sandbox"
+    return RedirectResponse(where, status_code=303)
+
+
+def router(database: Database, *, office: Office) -> APIRouter:
     """The sandbox; mounted only where it is a channel."""
     api = APIRouter(tags=["sandbox"])
     pages = Jinja2Templates(directory=TEMPLATES)
+
+    def page(request: Request, shown: list[Phone], **values: Any) -> Response:
+        pending = any(each.pending for phone in shown for each in phone.offers)
+        defaults = {
+            "phones": shown,
+            "mode": "all",
+            "typing": None,
+            "back": None,
+            "refresh": REFRESH_PENDING if pending else REFRESH,
+            "outcomes": phones.OUTCOMES,
+            # Western Indonesia, as in the messages of the sample district.
+            "offset": timedelta(minutes=WESTERN),
+            "zone": ZONES[WESTERN],
+        }
+        return pages.TemplateResponse(request, "sandbox.html", defaults | values)
 
     @api.get("/", include_in_schema=False)
     async def to_the_phones() -> RedirectResponse:
@@ -123,38 +174,48 @@ def router(database: Database) -> APIRouter:
     @api.get("/sandbox", include_in_schema=False)
     async def show(
         request: Request,
+        phone: Annotated[str | None, Query(max_length=ADDRESS_AT_MOST)] = None,
         offer: UUID | None = None,
         answer: Literal["done", "obstacle"] | None = None,
     ) -> Response:
         """The fake phones, refreshed every few seconds.
 
-        What has to be typed is typed on a page of its own (``offer`` and ``answer``), which stands
-        still: a refresh would wipe it.
+        What has to be typed is typed on a page that stands still, for a refresh would wipe it: that
+        of one ``phone``, whose conversation goes on in a frame, or that of an ``offer`` and its
+        ``answer``.
         """
         async with database.transaction() as session:
             try:
-                shown = await phones.conversations(session, only=offer)
+                only = await phones.address_of(session, offer) if offer else phone
             except UnknownOffer as error:
                 raise Problem(404, NO_OFFER) from error
+            only = storable(only).strip() if only is not None else None
+            shown = await phones.conversations(
+                session, districts=office.routes.districts, only=only
+            )
             total = (await session.exec(select(func.count()).select_from(SandboxMessage))).one()
-        live = {each.offer_id: each for phone in shown for each in phone.offers}
-        if offer and (answer is None or offer not in live):
-            return RedirectResponse("/sandbox", status_code=303)  # it has ended meanwhile
-        pending = any(each.pending for each in live.values())
-        return pages.TemplateResponse(
-            request,
-            "sandbox.html",
-            {
-                "phones": shown,
-                "total": total,
-                "typing": (offer, answer) if offer else None,
-                "refresh": REFRESH_PENDING if pending else REFRESH,
-                "outcomes": phones.OUTCOMES,
-                # Western Indonesia, as in the messages of the sample district.
-                "offset": timedelta(minutes=WESTERN),
-                "zone": ZONES[WESTERN],
-            },
-        )
+        if offer:
+            live = {each.offer_id for one in shown for each in one.offers}
+            if answer is None or offer not in live:
+                return _back(phone)  # it has ended meanwhile
+            return page(
+                request, shown, total=total, mode="typing", typing=(offer, answer), back=phone
+            )
+        if only is None:
+            return page(request, shown, total=total)
+        return page(request, shown or [Phone(only, [])], total=total, mode="one")
+
+    @api.get("/sandbox/conversation", include_in_schema=False)
+    async def conversation(
+        request: Request, phone: Annotated[str, Query(max_length=ADDRESS_AT_MOST)]
+    ) -> Response:
+        """What was said on one phone, for the frame on its page: refreshes itself."""
+        address = storable(phone).strip()
+        async with database.transaction() as session:
+            shown = await phones.conversations(
+                session, districts=office.routes.districts, only=address, lines=LINES_OF_ONE
+            )
+        return page(request, shown or [Phone(address, [])], mode="frame")
 
     @api.get("/sandbox/messages")
     async def messages(
@@ -173,16 +234,18 @@ def router(database: Database) -> APIRouter:
         status_code=202,
         response_model=Given,
         responses={303: {"description": "Stored; back to the page, after its form"}},
-        openapi_extra=_BODY,
+        openapi_extra=_body(NewAnswer),
     )
     async def give(
         request: Request,
         new: Annotated[NewAnswer, Depends(_new_answer)],
+        phone: Annotated[str | None, Query(max_length=ADDRESS_AT_MOST)] = None,
         idempotency_key: Annotated[str | None, Header(max_length=255, min_length=1)] = None,
     ) -> Response:
         """Answer an offer from its fake phone; assignment judges the answer as any other.
 
         Repeat a request whose answer got lost with the same ``Idempotency-Key``: it counts once.
+        A form goes back to the page of its ``phone``, if it came from there.
         """
         async with database.transaction() as session:
             try:
@@ -199,7 +262,35 @@ def router(database: Database) -> APIRouter:
             except KeyUsedForAnotherAnswer as error:
                 raise Problem(422, KEY_USED, errors=[("Idempotency-Key", KEY_USED)]) from error
         if _kind(request) != JSON:
-            return RedirectResponse("/sandbox", status_code=303)
+            return _back(phone)
         return JSONResponse(Given(event_id=event_id).model_dump(mode="json"), status_code=202)
+
+    @api.post(
+        "/sandbox/replies",
+        status_code=202,
+        response_model=Stored,
+        responses={303: {"description": "Stored; back to the page, after its form"}},
+        openapi_extra=_body(NewReply),
+    )
+    async def reply(
+        request: Request,
+        new: Annotated[NewReply, Depends(_new_reply)],
+        idempotency_key: Annotated[str | None, Header(max_length=255, min_length=1)] = None,
+    ) -> Response:
+        """Write freely from a fake phone: it is read as an SMS that came in.
+
+        Repeat a request whose answer got lost with the same ``Idempotency-Key``: it counts once.
+        """
+        async with database.transaction() as session:
+            written_on = await phones.write(
+                session,
+                address=new.address.strip(),
+                text=new.text,
+                key=idempotency_key,
+                office=office,
+            )
+        if _kind(request) != JSON:
+            return _back(written_on)
+        return JSONResponse(Stored().model_dump(mode="json"), status_code=202)
 
     return api

@@ -150,7 +150,7 @@ class Decision:
 
 async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
     """Keep a text and let it have its effect; False if it came before and has had it."""
-    sender = _sender(heard)
+    sender = sender_of(heard)
     known = await asked.of(session, sender.address) if sender else []
     live = [row for row in known if row.state != "ended"]
     reading = None
@@ -270,7 +270,7 @@ def _asking(why: str | None, rows: Sequence[Row]) -> Decision:
     return Decision("ask", why, about, tuple(row.answer_code for row in rows))
 
 
-def _sender(heard: Heard) -> Sender | None:
+def sender_of(heard: Heard) -> Sender | None:
     """Who wrote; None for what is no address that could be answered, such as "TELKOMSEL"."""
     address = heard.sender.strip()[:ADDRESS_AT_MOST]
     if heard.kind == "email" or (heard.channel == "sandbox" and "@" in address):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage, Message
+from email.parser import BytesHeaderParser
 from email.utils import parseaddr
 from html.parser import HTMLParser
 from uuid import UUID
@@ -70,7 +71,7 @@ class Mail:
 
 def read(raw: bytes, *, our_address: str) -> Mail:
     """Read a message as RFC 5322 describes it; whatever it is, it can be read somehow."""
-    message = message_from_bytes(raw, policy=policy.default)
+    message = _parsed(raw)
     sender = parseaddr(_header(message, "from"))[1]
     subject = _header(message, "subject")
     code = _CODE.search(subject)
@@ -102,6 +103,14 @@ def own_words(text: str) -> str:
     # After the quotation, which may hold a signature of ours.
     signature = _SIGNATURE.search(text)
     return text[: signature.start() if signature else len(text)].strip()
+
+
+def _parsed(raw: bytes) -> EmailMessage:
+    try:
+        return message_from_bytes(raw, policy=policy.default)
+    except Exception:
+        # Parts within parts without end, and what else the library stumbles over.
+        return BytesHeaderParser(policy=policy.default).parsebytes(raw)
 
 
 def _header(message: Message, name: str) -> str:
@@ -205,12 +214,13 @@ def _undelivered(message: EmailMessage) -> Receipt | None:
     Our Message-IDs hold our message's id, and reports hold the head of the mail that they are
     about. ``delayed`` is no end.
     """
-    parts = list(_parts(message))
+    parts = list(_walk(message))
     status = next((p for p in parts if p.get_content_type() == "message/delivery-status"), None)
     if status is None:
         return None
+    # Blocks of fields: one about the mail, then one for each recipient.
     fields: dict[str, str] = {}
-    for block in status.get_payload() if status.is_multipart() else []:
+    for block in _parts(status):
         fields |= {name.lower(): str(value) for name, value in block.raw_items()}
     ours = _UUID.search(" ".join(_message_ids(parts[1:])))
     if fields.get("action", "").strip().lower() != "failed" or ours is None:
@@ -233,8 +243,16 @@ def _message_ids(parts: list[Message]) -> Iterator[str]:
             yield _header(part, "message-id")
 
 
-def _parts(message: Message) -> Iterator[Message]:
-    try:
-        yield from message.walk()
-    except (AttributeError, TypeError):
-        return
+def _walk(message: Message) -> Iterator[Message]:
+    waiting = [message]
+    while waiting:
+        yield (part := waiting.pop())
+        waiting += reversed(_parts(part))
+
+
+def _parts(message: Message) -> list[Message]:
+    """The parts of a message; what claims to have some and has none has none."""
+    payload = message.get_payload()
+    if not isinstance(payload, list):
+        return []
+    return [part for part in payload if isinstance(part, Message)]
