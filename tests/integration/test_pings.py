@@ -310,7 +310,16 @@ async def test_answers_of_all_kinds_at_once_do_not_lock_each_other_out(
             stop = volunteer_stopped(others[0].volunteer_id, stopped=step == 0, reachable=step > 0)
             await hears(db, policy, *signs, decline, stop)
 
-    await asyncio.gather(*(batch(number) for number in range(4)), _sweeping(db, policy))
+    async def signs_only(order: int) -> None:
+        for _ in range(5):
+            signs = [ping_answered(ping_id=p.id, volunteer_id=p.volunteer_id) for p in pings]
+            await hears(db, policy, *signs[::order])
+
+    await asyncio.gather(
+        *(batch(number) for number in range(3)),
+        *(signs_only(order) for order in (1, -1)),
+        _sweeping(db, policy),
+    )
     assert await one(db, "SELECT count(*) FROM pings WHERE state <> 'answered'") == 0
     taken = await one(db, "SELECT count(*) FROM offers WHERE ended_at IS NULL")
     assert await one(db, "SELECT sum(open_cases) FROM volunteers") == taken
