@@ -27,6 +27,7 @@ _PLACEHOLDER = re.compile(r"\{(phone|email|address)\}")
 
 # Its warnings name the addresses that could not be reached; ours name the message.
 logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+_IN_MEMORY = apprise.AppriseAsset(storage_mode="memory")  # nothing is left on the disk
 
 
 class Apprise:
@@ -41,7 +42,7 @@ class Apprise:
     def __init__(self, settings: NotificationSettings) -> None:
         url = settings.apprise_url
         self._url = url.get_secret_value() if url is not None else ""
-        self._asset = _asset(settings.provider_timeout_seconds)
+        self._timeout_s = settings.provider_timeout_seconds
         self.cost_per_segment = settings.apprise_cost_per_segment
         self.rate_per_second = settings.apprise_rate_per_second
         self.concurrency = settings.apprise_concurrency
@@ -53,9 +54,11 @@ class Apprise:
 
     async def send(self, message: Outgoing) -> str:
         """Hand the message to apprise, which waits for its service."""
-        service = _service(self._url, message.address, self._asset)
+        service = _service(self._url, message.address)
         if service is None:
             raise PermanentFailure("the service of apprise does not know such addresses")
+        # Two of them to one call at most: apprise connects, then it reads.
+        service.socket_connect_timeout = service.socket_read_timeout = self._timeout_s / 2
         went_well = await asyncio.get_running_loop().run_in_executor(
             self._threads,
             partial(service.notify, body=message.long_text, title=message.subject),
@@ -85,16 +88,11 @@ def check(url: str) -> None:
             "would reach the same people"
         )
     sample = {"email": "siti@example.org"}.get(_wants(url), "+6281234567890")
-    if _service(url, sample, _asset(1)) is None:
+    if _service(url, sample) is None:
         raise ValueError(
             "JANGKAU_APPRISE_URL is none that apprise knows, or its service does not know such "
             "addresses (Telegram knows no telephone numbers)"
         )
-
-
-def _asset(timeout_s: float) -> apprise.AppriseAsset:
-    # Nothing of it is kept on the disk, and nothing is sent after the time limit.
-    return apprise.AppriseAsset(storage_mode="memory", service_timeout=timeout_s)
 
 
 def _wants(url: str) -> str:
@@ -102,10 +100,10 @@ def _wants(url: str) -> str:
     return found[1] if found is not None else "address"
 
 
-def _service(url: str, address: str, asset: apprise.AppriseAsset) -> apprise.NotifyBase | None:
+def _service(url: str, address: str) -> apprise.NotifyBase | None:
     """What sends to this address; None if nothing does."""
     filled = _PLACEHOLDER.sub(quote(address, safe=""), url)
-    service = apprise.Apprise.instantiate(filled, asset)
+    service = apprise.Apprise.instantiate(filled, _IN_MEMORY)
     if not isinstance(service, apprise.NotifyBase):
         return None
     # Some leave out an address that they do not know, and then send to whom they know instead.
