@@ -1,25 +1,14 @@
-"""Which channel is tried next, when, and what a provider's answer means."""
+"""Which channel is tried next and when, and batches of mixed events."""
 
-import json
 from datetime import timedelta
 from typing import Any, cast
-from urllib.parse import quote_plus
 from uuid import UUID
 
-import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.notification.channels import (
-    Channel,
-    Outgoing,
-    PermanentFailure,
-    TransientFailure,
-    UnknownOutcome,
-)
-from services.notification.channels import email as email_channel
-from services.notification.channels import sms as sms_channel
+from services.notification.channels import Channel
 from services.notification.channels.email import Email
 from services.notification.channels.sandbox import Sandbox
 from services.notification.channels.sms import Sms
@@ -135,90 +124,3 @@ def test_what_was_judged_says_what_can_be_answered_next(
     offer = offer_made()
     events = [answer_judged(answer, verdict, offer=offer) for answer, verdict in answers]
     assert judged(events) == {offer.data.offer_id: state}
-
-
-# --- what a provider's answer means ---------------------------------------------------------------
-
-
-def outcome(status: int, **headers: str) -> str:
-    return sms_channel._outcome(
-        httpx2.Response(status, headers={k.replace("_", "-"): v for k, v in headers.items()})
-    )
-
-
-@pytest.mark.parametrize("status", [200, 201, 202])
-def test_a_gateway_that_takes_the_message_has_taken_it(status: int) -> None:
-    assert outcome(status) == ""
-
-
-@pytest.mark.parametrize("status", [408, 425, 429, 503])
-def test_a_gateway_that_asks_to_come_again_has_not_taken_it(status: int) -> None:
-    with pytest.raises(TransientFailure) as failure:
-        outcome(status, retry_after="17")
-    assert failure.value.retry_after == timedelta(seconds=17)
-
-
-@pytest.mark.parametrize("after", ["", "soon", "Wed, 21 Oct 2026 07:28:00 GMT", "-5", "²"])
-def test_a_retry_after_that_is_no_number_is_left_to_our_own_patience(after: str) -> None:
-    with pytest.raises(TransientFailure) as failure:
-        sms_channel._outcome(httpx2.Response(429, headers=[(b"retry-after", after.encode())]))
-    assert failure.value.retry_after is None
-
-
-@pytest.mark.parametrize("status", [302, 400, 404, 422])
-def test_a_gateway_that_refuses_has_refused_for_good(status: int) -> None:
-    with pytest.raises(PermanentFailure):
-        outcome(status)
-
-
-@pytest.mark.parametrize("status", [500, 502, 504])
-def test_any_other_answer_leaves_the_outcome_unknown(status: int) -> None:
-    with pytest.raises(UnknownOutcome):
-        outcome(status)
-
-
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [(421, TransientFailure), (451, TransientFailure), (550, PermanentFailure)],
-)
-def test_an_smtp_code_says_whether_to_come_again(code: int, kind: type[Exception]) -> None:
-    assert isinstance(email_channel._by_code(code, "x"), kind)
-
-
-def outgoing(**values: Any) -> Outgoing:
-    given = {
-        "idempotency_key": UUID(int=7),
-        "address": PHONE,
-        "short_text": 'Bisa datang? "YA" & {id}\n',
-        "subject": "s",
-        "long_text": "l",
-        **values,
-    }
-    return Outgoing(**given)
-
-
-def test_a_json_body_stays_json_whatever_the_text() -> None:
-
-    settings = NotificationSettings(channels="sms", sms_url="http://127.0.0.1:1/")
-    filled = sms_channel._filled(settings.sms_body, outgoing(), Sms(settings)._escape)
-    assert json.loads(filled) == {
-        "to": PHONE,
-        "text": 'Bisa datang? "YA" & {id}\n',
-        "id": str(UUID(int=7)),
-    }
-
-
-def test_a_form_body_and_a_url_are_escaped() -> None:
-    settings = NotificationSettings(
-        channels="sms",
-        sms_url="http://127.0.0.1:1/send?to={to}&id={id}",
-        sms_body="text={text}",
-        sms_content_type="application/x-www-form-urlencoded",
-    )
-    channel = Sms(settings)
-    assert sms_channel._filled(settings.sms_url, outgoing(), quote_plus) == (
-        f"http://127.0.0.1:1/send?to=%2B6281234567890&id={UUID(int=7)}"
-    )
-    assert sms_channel._filled(
-        settings.sms_body, outgoing(short_text="a&b c"), channel._escape
-    ) == ("text=a%26b+c")
