@@ -146,6 +146,28 @@ class VolunteerRow(BaseModel):
             raise ValueError("phone or email: one of them is needed, or nobody can be asked.")
         return self
 
+    @model_validator(mode="after")
+    def preferred_by_what_they_have(self) -> "VolunteerRow":
+        """Whoever prefers e-mail has one."""
+        if missing := _missing_for(self.channel, phone=self.phone, email=self.email):
+            raise ValueError(f"channel: {missing}")
+        return self
+
+
+def _channel_that_can_be_had(volunteer: Volunteer) -> str | None:
+    """What they prefer, unless the number or address for it is gone."""
+    lacks = _missing_for(volunteer.channel, phone=volunteer.phone, email=volunteer.email)
+    return None if lacks else volunteer.channel
+
+
+def _missing_for(channel: str | None, *, phone: str | None, email: str | None) -> str | None:
+    """What a preferred channel lacks, in a sentence."""
+    if channel == "sms" and not phone:
+        return "Without a phone nobody can be reached by SMS."
+    if channel == "email" and not email:
+        return "Without an e-mail address nobody can be reached by e-mail."
+    return None
+
 
 def off_until_moment(until: datetime | date | None, *, timezone: str) -> datetime | None:
     """The moment at which somebody is back: a date counts whole, times are the district's."""
@@ -319,7 +341,7 @@ def write_csv(found: Iterable[Volunteer], *, districts: Mapping[str, District]) 
                 "duty": duty.format_times(volunteer.duty_times),
                 "off_until": off_until_text(volunteer.off_until, timezone=timezone),
                 "on_duty": "yes" if volunteer.on_duty else "no",
-                "channel": volunteer.channel or "",
+                "channel": _channel_that_can_be_had(volunteer) or "",
             }
         )
     return file.getvalue()
@@ -494,6 +516,9 @@ async def change(
     for name, value in values.items():
         setattr(volunteer, name, value)
     _check_rules(volunteer)
+    missing = _missing_for(volunteer.channel, phone=volunteer.phone, email=volunteer.email)
+    if values.get("channel") and missing:
+        raise NotChanged("channel", missing)
     volunteer.updated_at = await now(session)
     field = "phone" if volunteer.phone else "email"
     try:

@@ -31,7 +31,7 @@ from tests.servers import PROJECT, Databases
 SAMPLE = PROJECT / "districts" / SAMPLE_DISTRICT / "volunteers.csv"
 HEADER = "name,role,phone,email,village,latitude,longitude,categories,capacity\n"
 SITI = "Siti,psm,081200000001,,19.04.01.1002,,,,2\n"
-WIDE = "name,role,phone,village,trainings,language,duty,off_until,on_duty\n"
+WIDE = "name,role,phone,village,trainings,language,duty,off_until,on_duty,channel\n"
 TIMEZONE = "Asia/Jakarta"
 
 Districts = dict[str, District]
@@ -42,6 +42,7 @@ def line(**values: str) -> str:
     row = {
         "name": "Siti", "role": "psm", "phone": "081200000001", "village": "19.04.01.1002",
         "trainings": "", "language": "", "duty": "", "off_until": "", "on_duty": "",
+        "channel": "",
     }  # fmt: skip
     return ",".join(f'"{value}"' for value in (row | values).values()) + "\n"
 
@@ -168,6 +169,15 @@ async def test_the_file_may_come_from_a_spreadsheet(
         (WIDE + line(off_until="9999-12-31"), ["line 2: off_until: must be a year between"]),
         (WIDE + line(on_duty="perhaps"), ["line 2: on_duty: write yes or no (ya or tidak)"]),
         (WIDE + line(phone="", on_duty="no"), ["line 2: phone or email: one of them is needed"]),
+        (WIDE + line(channel="pigeon"), ["line 2: channel: "]),
+        (
+            WIDE + line(channel="email"),
+            ["line 2: channel: Without an e-mail address nobody can be reached by e-mail."],
+        ),
+        (
+            WIDE.replace("phone", "email") + line(phone="siti@example.org", channel="sms"),
+            ["line 2: channel: Without a phone nobody can be reached by SMS."],
+        ),
         (HEADER + SITI.replace("\n", ",more,\n"), ["line 2: has more values than the header"]),
         (HEADER + SITI.replace("Siti", "Si\x00ti"), ["line 2: name: "]),
         (
@@ -243,10 +253,11 @@ async def test_the_optional_columns_are_stored(
 ) -> None:
     wanted = line(
         trainings="Mental Health; first_aid", language="EN", duty="sen-jum 08.00-17.00",
-        off_until="2199-08-31", on_duty="tidak",
+        off_until="2199-08-31", on_duty="tidak", channel="SMS",
     )  # fmt: skip
     await import_text(assignment_database, WIDE + wanted, districts)
     siti = await stored(assignment_database)
+    assert siti.channel == "sms"
     assert siti.trainings == ["mental_health", "first_aid"]
     assert (siti.language, siti.on_duty, siti.ready) == ("en", False, False)
     assert siti.duty_times == duty.parse_times("mon-fri 08:00-17:00")
@@ -259,10 +270,11 @@ async def test_empty_optional_cells_are_the_defaults(
     assignment_database: Database, districts: Districts
 ) -> None:
     full = line(trainings="a", language="en", duty="mon 08:00-09:00", off_until="2199-01-01",
-                on_duty="no")  # fmt: skip
+                on_duty="no", channel="sms")  # fmt: skip
     await import_text(assignment_database, WIDE + full, districts)
     await import_text(assignment_database, WIDE + line(), districts)
     siti = await stored(assignment_database)
+    assert siti.channel is None
     assert (siti.trainings, siti.language, siti.duty_times) == ([], "id", [])
     assert (siti.off_until, siti.on_duty, siti.ready, siti.ready_changes_at) == (
         None, True, True, None,
@@ -273,19 +285,34 @@ async def test_a_file_without_the_optional_columns_changes_nothing_of_them(
     assignment_database: Database, districts: Districts
 ) -> None:
     full = line(trainings="a", language="en", duty="mon 08:00-09:00", off_until="2199-01-01",
-                on_duty="no")  # fmt: skip
+                on_duty="no", channel="sms")  # fmt: skip
     await import_text(assignment_database, WIDE + full, districts)
     before = await stored(assignment_database)
     narrow = HEADER + SITI.replace("Siti", "Siti A.")
     assert await import_text(assignment_database, narrow, districts) == Imported(0, 1)
     after = await stored(assignment_database)
     assert after.name == "Siti A."
-    for kept in ("trainings", "language", "duty_times", "off_until", "on_duty", "ready"):
+    for kept in ("trainings", "language", "duty_times", "off_until", "on_duty", "ready", "channel"):
         assert after[kept] == before[kept], kept
     some = "name,role,phone,village,on_duty\nSiti,psm,081200000001,19.04.01.1002,ya\n"
     await import_text(assignment_database, some, districts)
     assert (await stored(assignment_database)).on_duty
     assert (await stored(assignment_database)).trainings == ["a"]
+
+
+async def test_an_import_with_a_new_email_forgets_that_they_wanted_none(
+    assignment_database: Database, districts: Districts
+) -> None:
+    siti = "Siti,psm,081200000001,{},19.04.01.1002,,,,2\n"
+    await import_text(assignment_database, HEADER + siti.format("a@example.org"), districts)
+    stop = "UPDATE volunteers SET stopped = '{sms,email}', reachable = false, ready = false"
+    await run(assignment_database, stop)
+    await import_text(assignment_database, HEADER + siti.format("a@example.org"), districts)
+    same = await stored(assignment_database)
+    assert (same.stopped, same.reachable, same.ready) == (["sms", "email"], False, False)
+    await import_text(assignment_database, HEADER + siti.format("b@example.org"), districts)
+    new = await stored(assignment_database)
+    assert (new.stopped, new.reachable, new.ready) == (["sms"], True, True)
 
 
 async def test_an_import_announces_the_district_and_locks_no_case(
@@ -333,6 +360,8 @@ async def test_what_was_exported_is_imported_as_it_was(
                 {"off_until": "2199-08-31T14:05:06"},
                 {"off_until": "2199-08-31T14:05+09:00"},
                 {"duty": "daily 22:00-06:00; mon,wed 08:00-24:00"},
+                {"channel": "email"},
+                {"channel": "other"},
             ]
         )
     )
@@ -346,13 +375,24 @@ async def test_what_was_exported_is_imported_as_it_was(
         await exported(assignment_database, districts),
     )
     await run(assignment_database, "DELETE FROM volunteers")
-    assert await import_text(assignment_database, content, districts) == Imported(124, 0)
+    assert await import_text(assignment_database, content, districts) == Imported(126, 0)
     after = await everything(assignment_database)
     assert after == before
     assert await exported(assignment_database, districts) == content
     # Nothing that a spreadsheet would run: a text that begins like a formula is a phone number.
     for cell in re.findall(r'"([=+@-][^"]*)"', content):
         assert re.fullmatch(r"[+][0-9]+", cell), cell
+
+
+async def test_a_wish_that_cannot_be_had_is_left_out_of_the_file(
+    assignment_database: Database, districts: Districts
+) -> None:
+    """Or import would refuse what export has written."""
+    await import_text(assignment_database, HEADER + SITI, districts)
+    await run(assignment_database, "UPDATE volunteers SET channel = 'email'")
+    content = await exported(assignment_database, districts)
+    assert await import_text(assignment_database, content, districts) == Imported(0, 1)
+    assert (await stored(assignment_database)).channel is None
 
 
 async def test_who_has_no_contact_is_left_out_of_the_file(
@@ -606,6 +646,18 @@ async def test_a_new_home_is_a_village_or_a_position(assignment: Door) -> None:
     assert (moved["village"], moved["latitude"]) == ("19.04.01.1017", -2.493)
 
 
+async def test_how_they_would_rather_be_reached_is_shown_and_changed(assignment: Door) -> None:
+    id_ = await somebody(assignment, email=None)
+    answer = await patched(assignment, id_, channel="email")
+    assert answer.status_code == 422
+    assert "Without an e-mail address" in answer.json()["detail"]
+    changed = (await patched(assignment, id_, channel="email", email="s@example.org")).json()
+    assert (changed["channel"], changed["stopped"], changed["reachable"]) == ("email", [], True)
+    # Taken away, it is a wish that cannot be had, and no mistake.
+    assert (await patched(assignment, id_, email=None)).json()["channel"] == "email"
+    assert (await patched(assignment, id_, channel=None)).json()["channel"] is None
+
+
 async def test_whoever_comes_back_on_duty_is_announced(assignment: Door) -> None:
     id_ = await somebody(assignment, on_duty=False)
     await patched(assignment, id_, name="Still off")
@@ -630,6 +682,9 @@ async def test_whoever_comes_back_on_duty_is_announced(assignment: Door) -> None
         ({"email": "nobody"}, 422, "email"),
         ({"phone": None, "email": None}, 422, "on_duty"),
         ({"language": "fr"}, 422, "language"),
+        ({"channel": "pigeon"}, 422, "channel"),
+        ({"channel": "email", "email": None}, 422, "channel"),
+        ({"reachable": False}, 422, "reachable"),
         ({"latitude": -2.3}, 422, "longitude"),
         ({"latitude": -6.2, "longitude": 106.8}, 422, "latitude"),
         ({"latitude": 91, "longitude": 106.8}, 422, "latitude"),
