@@ -28,7 +28,7 @@ _QUEUE = sql(f"""
              attempts, reported_at, send_before, created_at, state, error)
         SELECT m.id, m.event_id, m.case_id, m.offer_id, m.recipient, m.purpose, m.answer_code,
                m.district, m.drill, m.phone, m.email, m.short_text, m.subject, m.long_text,
-               string_to_array(nullif(m.routes, ''), ','), m.urgent, m.segments,
+               string_to_array(m.routes, ','), m.urgent, m.segments,
                split_part(nullif(m.routes, ''), ',', 1), 0, m.reported_at, m.send_before,
                m.created_at,
                CASE WHEN m.over OR m.loops THEN 'withdrawn' WHEN m.routes = '' THEN 'failed'

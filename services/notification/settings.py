@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
@@ -31,6 +32,14 @@ class NotificationSettings(LinkSettings):
     lease_seconds: float = 60
     # How many messages a channel sends at once that does not say otherwise.
     concurrency: int = Field(default=50, ge=1)
+
+    # How long a receipt is waited for before the next channel is tried, where a provider gives any:
+    # telephones that are on answer within seconds.
+    receipt_seconds: float = Field(default=120, gt=0)
+    # For how long the link to an offer opens its page. Nothing of it can be done once it is over.
+    respond_link_days: float = Field(default=30, gt=0)
+    # A folder whose files take the place of ours in templates/, by name.
+    texts: Path | None = None
 
     sandbox_cost_per_segment: float = Field(default=0, ge=0)
 

@@ -263,7 +263,7 @@ UNKNOWN = [("email", "unknown"), ("sandbox", "sent")]
 SMTP_FAULTS: dict[tuple[str, str | None], tuple[list[tuple[str, str]], int]] = {
     ("MAIL", "421 closing"): (LATER, 1),
     ("MAIL", "451 later"): (LATER, 1),
-    ("MAIL", "550 not you"): (NEVER, 0),
+    ("MAIL", "550 not you"): (LATER, 1),  # it is about us: somebody may mend it in time
     ("RCPT", "421 closing"): (LATER, 1),
     ("RCPT", "451 greylisted"): (LATER, 1),
     ("RCPT", "550 no such mailbox"): (NEVER, 0),
