@@ -12,10 +12,11 @@ from shared.districts import Districts
 from shared.policy_watch import PolicyWatch
 from shared.service import Service
 
-CASES = Gauge("jangkau_cases", "Open cases by state.", ["state"])
+CASES = Gauge("jangkau_cases", "Open cases by state, without drills.", ["state"])
 OLDEST_WAITING = Gauge(
     "jangkau_oldest_waiting_seconds",
-    "How long the oldest case has waited for a volunteer. A rise: too few volunteers on duty.",
+    "How long the oldest case, no drill, has waited for a volunteer. A rise: too few volunteers on "
+    "duty.",
 )
 OVERDUE = Gauge(
     "jangkau_overdue_cases",

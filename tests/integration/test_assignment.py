@@ -6,18 +6,30 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import prometheus_client
 import pytest
 from uuid_utils.compat import uuid7
 
-from services.assignment import loop, matching, openings, search
+from services.assignment import coordination, loop, matching, openings, search
+from services.assignment.app import measure_cases
+from services.assignment.coordination import Assignment
 from shared.database import Database
 from shared.districts import District
-from shared.events import MadeOffer, OfferMade, PublicCase
+from shared.events import (
+    AnswerJudged,
+    MadeOffer,
+    OfferAssigned,
+    OfferClosed,
+    OfferMade,
+    PublicCase,
+)
 from shared.places import great_circle_m
 from tests.factories import KOBA, NOON, case_reported
 from tests.integration.cases import (
     Districts,
+    answer,
     asked,
+    offers_of,
     published,
     report,
     state_of,
@@ -316,6 +328,52 @@ async def test_an_offer_says_all_that_a_message_needs(
     assert made.data.people == 3
     assert made.data.utc_offset_minutes == 420
     assert made.data.place == reported.data.place
+
+
+async def test_whatever_is_said_to_a_volunteer_says_how_they_would_rather_be_reached(
+    assignment_database: Database, districts: dict[str, District]
+) -> None:
+    policy = with_policy(districts, parallel={"normal": 3, "urgent": 3})
+    near = (KOBA[0] + 0.01, KOBA[1])
+    by_mail: dict[str, Any] = {"channel": "email", "email": "a@example.org", "language": "en"}
+    for _ in range(3):
+        await volunteer(assignment_database, *near, **by_mail)
+    named = await volunteer(assignment_database, *near, **by_mail, on_duty=False)
+    reported = case_reported()
+    await report(assignment_database, policy, reported)
+    taken, *_ = await offers_of(assignment_database, reported)
+    await answer(assignment_database, policy, taken, "accept")
+    act = Assignment(by="Ani", why="nearer", volunteer_id=named)
+    async with assignment_database.transaction() as session:
+        await coordination.assign(session, reported.data.code, act, districts=policy)
+    said = [
+        event
+        for event in await published(assignment_database)
+        if getattr(event.data, "volunteer", None) is not None
+    ]
+    assert {type(event) for event in said} == {OfferMade, OfferClosed, OfferAssigned, AnswerJudged}
+    assert {(e.data.volunteer.channel, e.data.volunteer.language) for e in said} == {
+        ("email", "en")
+    }
+
+
+async def test_the_metrics_count_no_drill(assignment_database: Database, policy: Districts) -> None:
+    async def measured() -> tuple[float, float]:
+        async with assignment_database.transaction() as session:
+            await measure_cases(session)
+        registry = prometheus_client.REGISTRY
+        waiting = registry.get_sample_value("jangkau_cases", {"state": "escalated"})
+        oldest = registry.get_sample_value("jangkau_oldest_waiting_seconds")
+        assert waiting is not None
+        assert oldest is not None
+        return waiting, oldest
+
+    await report(assignment_database, policy, case_reported(drill=True))
+    assert await measured() == (0, 0)
+    await report(assignment_database, policy, case_reported())
+    waiting, oldest = await measured()
+    assert waiting == 1
+    assert oldest > 0
 
 
 async def test_the_public_feed_knows_no_position_but_the_subdistricts_centre(

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from services.assignment import answers, loop, reach, volunteers
+from services.assignment import answers, duty, loop, reach, volunteers
 from services.assignment.app import compose
 from services.assignment.handlers import Reachability
 from services.assignment.settings import AssignmentSettings
@@ -383,7 +383,7 @@ async def test_neither_duty_nor_rest_makes_somebody_available_who_wants_no_messa
     await run(db, "UPDATE volunteers SET ready_changes_at = now() - interval '1 s'")
     async with db.transaction() as session:
         timezones = {code: district.timezone for code, district in policy.items()}
-        await volunteers.duty.refresh(session, timezones=timezones)
+        await duty.refresh(session, timezones=timezones)
     assert not (await who_is(db, siti)).available
 
 
@@ -443,7 +443,7 @@ async def looked(db: Database, policy: Districts) -> int:
     return after - before
 
 
-OLD = {"created_at": datetime.now(UTC) - 60 * DAY}
+OLD: dict[str, Any] = {"created_at": datetime.now(UTC) - 60 * DAY}
 
 
 async def test_those_of_whom_nothing_was_heard_for_long_are_tested_by_themselves(
