@@ -2,10 +2,15 @@
 
 import asyncio
 import base64
+import contextlib
 import json
+import random
+import socket
 import ssl
 import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -17,12 +22,13 @@ from typing import Any
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
+import httpx2
 import pytest
 import uvicorn
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from ops.gateway import Answer, Fault, Faults, Gateway, Receipts, gateway
+from ops.gateway import FAULTS, Answer, Fault, Faults, Gateway, Receipts, gateway
 from ops.processes import free_port
 from services.notification.channels import (
     Channel,
@@ -568,6 +574,121 @@ async def test_a_gateway_that_is_away_took_nothing(
     async with using(kind, **settings_of(kind, stub)) as channel:
         with pytest.raises(TransientFailure):
             await channel.send(outgoing(PHONE))
+
+
+@contextmanager
+def deaf() -> Iterator[str]:
+    """The address of a host that never takes a connection: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+async def test_a_gateway_that_takes_no_connection_took_nothing_and_gives_up_in_time() -> None:
+    with deaf() as url:
+        given = {"sms_url": f"{url}/send", "provider_timeout_seconds": TIMEOUT_S}
+        async with using(Sms, **given) as channel:
+            began = time.monotonic()
+            with pytest.raises(TransientFailure, match="ConnectionTimeoutError"):
+                await channel.send(outgoing(PHONE))
+            assert time.monotonic() - began < TIMEOUT_S
+
+
+async def test_a_gateway_whose_certificate_nobody_vouches_for_gets_nothing(
+    certificate: Certificate,
+) -> None:
+    asked = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.read(1))
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0, ssl=certificate.context)
+    async with server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with using(Sms, sms_url=url) as channel:
+            with pytest.raises(TransientFailure, match="Certificate"):
+                await channel.send(outgoing(PHONE))
+    assert asked == []
+
+
+async def test_no_error_repeats_a_key_or_a_number() -> None:
+    """They are stored and shown, and the address of a GET holds both."""
+    query = "/send?to={digits}&text={text}&key={secret}"
+    faults: list[Fault] = ["drop_after", "timeout_before", "error_500", "refuse_400", "too_many"]
+    async with gateway() as stub:
+        with deaf() as nowhere:
+            closed = f"http://127.0.0.1:{free_port()}"
+            for base in (stub.url, closed, nowhere, "http://no-such-host.invalid"):
+                given = {
+                    "sms_url": base + query,
+                    "sms_lookup_url": base + query + "&id={id}",
+                    "sms_body": "{id}",
+                    "sms_content_type": "text/plain",
+                    "sms_secret": "canary-key",
+                    "provider_timeout_seconds": TIMEOUT_S,
+                }
+                async with using(Sms, **given, sms_method="PUT") as channel:
+                    for fault in faults if base == stub.url else faults[:1]:
+                        stub.script.append(fault)
+                        for work in (
+                            channel.send(outgoing(PHONE)),
+                            channel.lookup(outgoing(PHONE), since=datetime.now(UTC)),
+                        ):
+                            try:
+                                await work
+                            except (PermanentFailure, TransientFailure, UnknownOutcome) as error:
+                                assert "canary" not in str(error)
+                                assert "81234567890" not in str(error)
+                        stub.script.clear()
+
+
+# --- our own gateway ------------------------------------------------------------------------------
+
+
+def test_a_share_of_faults_is_drawn_as_ordered_and_the_same_again() -> None:
+    faults = Faults.spread(0.09, seed=7)
+    drawn = [
+        [faults.draw(rng) for _ in range(20_000)] for rng in (random.Random(7), random.Random(7))
+    ]
+    assert drawn[0] == drawn[1]
+    counts = Counter(drawn[0])
+    assert set(counts) == {None, *FAULTS}
+    for fault in FAULTS:
+        assert 0.005 < counts[fault] / 20_000 < 0.016, fault
+    assert Faults(timeout_after=1).draw(random.Random(1)) == "timeout_after"
+    assert Faults().draw(random.Random(1)) is None
+
+
+async def test_our_gateway_runs_by_itself_and_tells_the_truth() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ops.gateway", "--fault", "error_500_after_accept=1", "--seed", "3",
+        cwd=Path(__file__).parents[2], stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        url = (await process.stdout.readline()).decode().strip()
+        async with using(Sms, **Gateway(url).sms_settings) as channel:
+            message = outgoing(PHONE)
+            for _ in range(2):
+                with pytest.raises(UnknownOutcome):
+                    await channel.send(message)
+        async with httpx2.AsyncClient() as client:
+            stats = (await client.get(f"{url}/stats")).json()
+            truth = (await client.get(f"{url}/truth")).json()
+        assert (stats["calls"], stats["accepted"], stats["reached"]) == (2, 2, 1)
+        assert stats["more_than_once"] == 1
+        assert stats["faults"] == {"error_500_after_accept": 2}
+        assert truth == {str(message.idempotency_key): [2, 2]}
+    finally:
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 10) == 0
 
 
 # --- gateways of the country, by what is publicly known of them (docs/how-to/channels.md) ---------

@@ -242,6 +242,16 @@ def test_every_secret_of_a_service_can_be_set_from_outside(
     assert secrets <= set(_containers()[name]["environment"])
 
 
+def test_every_setting_of_a_channel_can_be_set_from_outside() -> None:
+    kinds = ("channels", "smtp_", "sms_", "twilio_", "apprise_")
+    settings = {
+        f"JANGKAU_{name.upper()}"
+        for name in NotificationSettings.model_fields
+        if name.startswith(kinds) and name != "smtp_starttls"  # it only says its new name
+    }
+    assert settings <= set(_containers()["notification"]["environment"])
+
+
 def test_in_development_mail_goes_to_the_catcher_and_the_rest_to_the_sandbox() -> None:
     environment = _containers()["notification"]["environment"]
     assert environment["JANGKAU_CHANNELS"] == "${JANGKAU_CHANNELS:-email,sandbox}"

@@ -85,11 +85,11 @@ class Provider:
         try:
             return await self._request(method, url, **given)
         except aiohttp.InvalidURL as error:
-            raise PermanentFailure(f"{type(error).__name__}: this is no address") from error
+            raise PermanentFailure("the request has no address of the web") from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise TransientFailure(f"{type(error).__name__}: {error}") from error
+            raise TransientFailure(_brief(error)) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise UnknownOutcome(f"{type(error).__name__}: {error}") from error
+            raise UnknownOutcome(_brief(error)) from error
 
     async def ask(self, url: str, **given: Any) -> Reply:
         """One request that only looks; whatever goes wrong, it can be asked again.
@@ -100,7 +100,7 @@ class Provider:
         try:
             return await self._request("GET", url, **given)
         except (aiohttp.ClientError, OSError) as error:
-            raise TransientFailure(f"{type(error).__name__}: {error}") from error
+            raise TransientFailure(_brief(error)) from error
 
     async def _request(self, method: str, url: str, **given: Any) -> Reply:
         async with self._session.request(method, url, allow_redirects=False, **given) as answer:
@@ -116,6 +116,12 @@ class Provider:
         if self._open is not None:
             await self._open.close()
             self._open = None
+
+
+def _brief(error: Exception) -> str:
+    """Its kind and what the system says; the library's own words repeat addresses and keys."""
+    words = getattr(error, "strerror", None)
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _proxy(url: str) -> str | None:
