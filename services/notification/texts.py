@@ -1,20 +1,26 @@
 """What a message says: templates and words by language, and what fits into one SMS segment.
 
 ``templates/`` has one file per purpose, channel and language; the short words and sentences of a
-language stand in its ``words`` file.
+language stand in its ``words`` file, and the purposes that are one sentence share ``note``. An
+installation lays its own files over ours (:func:`use`); :func:`check` finds what is broken in them.
 """
 
+import re
 import tomllib
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 
+from services.notification.gsm import GSM_BASIC as GSM_BASIC
+from services.notification.gsm import GSM_EXTENDED as GSM_EXTENDED
+from services.notification.gsm import SEGMENT_SEPTETS as SEGMENT_SEPTETS
+from services.notification.gsm import gsm, is_gsm, septets
+from services.notification.gsm import segments as segments
 from shared.events import (
     AskedVolunteer,
     ClosedOffer,
@@ -23,21 +29,20 @@ from shared.events import (
     JudgedAnswer,
     MadeOffer,
     Place,
+    Reporter,
 )
 from shared.words import one_line
 
 TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("id", "en")
 
-# 3GPP TS 23.038, 6.2.1: the GSM 7 bit default alphabet, and the characters that cost two septets.
-GSM_BASIC = set(
-    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    "ÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
-)
-GSM_EXTENDED = set("^{}\\[~]|€\f")
-SEGMENT_SEPTETS = 160
-# A place that is cut shorter than this helps nobody: rather do without the template's extras.
+# A place that is cut shorter than this helps nobody: rather do without more of the template.
 SHORTEST_PLACE = 16
+# How far a template can leave things out: 0 says all in full, each step less. The last step also
+# goes at what is said but can be said shorter, and is taken only to save the place.
+TIGHTEST = 4
+# From here on a place is said without "Kec.".
+BARE_PLACE = 2
 
 # Names of Indonesia's three time zones by their offset in minutes.
 ZONES = {420: "WIB", 480: "WITA", 540: "WIT"}
@@ -46,6 +51,12 @@ ZONES = {420: "WIB", 480: "WITA", 540: "WIT"}
 STILL_SEARCHING = ("nobody_accepted_in_time",)
 
 Values = Mapping[str, Any]
+
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+class BrokenTexts(Exception):
+    """A text that cannot be written as it should be; the sentence names file and field."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +68,50 @@ class Texts:
     long_text: str
 
 
+# --- an installation's own texts ---------------------------------------------------------------
+
+_own: list[Path] = []
+
+
+def use(folder: str | Path | None) -> None:
+    """Lay an installation's own files over ours, by name; None goes back to ours alone.
+
+    A template replaces ours whole; of a ``words`` file only what it says is replaced.
+
+    Raises:
+        BrokenTexts: there is no such folder.
+    """
+    own = Path(folder) if folder else None
+    if own is not None and not own.is_dir():
+        raise BrokenTexts(f"JANGKAU_TEXTS: there is no folder {own}.")
+    _own[:] = [own] if own else []
+    templates.cache_clear()
+    _words.cache_clear()
+
+
+def own_folder() -> Path | None:
+    """Where an installation's own texts are, if it has any."""
+    return _own[0] if _own else None
+
+
+def check() -> None:
+    """Write every text of every purpose and language once, with the longest that may stand in it.
+
+    Raises:
+        BrokenTexts: one cannot be written, does not fit, or lacks what it has to say.
+    """
+    from services.notification import text_check
+
+    text_check.check()
+
+
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The templates, the installation's own before ours."""
     return Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=ChoiceLoader(
+            [FileSystemLoader(folder, encoding="utf-8-sig") for folder in (*_own, TEMPLATES)]
+        ),
         undefined=StrictUndefined,
         autoescape=False,  # noqa: S701 - plain text for telephones and mailboxes, never HTML
         trim_blocks=False,
@@ -74,8 +125,23 @@ def words_of(language: str) -> Mapping[str, Any]:
 
 @cache
 def _words(language: str) -> Mapping[str, Any]:
-    found = tomllib.loads((TEMPLATES / f"words.{language}.toml").read_text(encoding="utf-8"))
+    found: dict[str, Any] = {}
+    for folder in (TEMPLATES, *_own):
+        file = folder / f"words.{language}.toml"
+        if file.exists():
+            found = laid_over(found, tomllib.loads(file.read_text(encoding="utf-8-sig")))
     return {**found, "language": language}
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The one table with the other's entries in place of its own."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = (
+            laid_over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
+    return result
 
 
 def _word(table: Mapping[str, Any], word: str) -> Any:
@@ -83,62 +149,204 @@ def _word(table: Mapping[str, Any], word: str) -> Any:
     return table.get(word, table["other"])
 
 
-def septets(text: str) -> int:
-    """Length of a text in GSM 7 bit septets; a segment holds 160.
+# --- to volunteers -----------------------------------------------------------------------------
 
-    Raises:
-        ValueError: a character is not in the alphabet and would turn the SMS into UCS-2.
+
+def offer(made: MadeOffer, *, link: str | None = None, drill: bool = False) -> Texts:
+    """The texts that ask a volunteer to come.
+
+    The SMS is one segment. It ends with the link, where telephones make it clickable.
     """
-    count = 0
-    for character in text:
-        if character in GSM_BASIC:
-            count += 1
-        elif character in GSM_EXTENDED:
-            count += 2
-        else:
-            raise ValueError(f"{character!r} is not in the GSM 7 bit alphabet")
-    return count
+    return _about_a_place("offer", made.place, _offered(made, link, drill))
 
 
-def gsm(text: str) -> str:
-    """The nearest text in the basic GSM alphabet: accents go, what remains foreign is ``?``."""
-    result = []
-    for character in text:
-        if character in GSM_BASIC:
-            result.append(character)
-            continue
-        plain = "".join(
-            part for part in unicodedata.normalize("NFKD", character) if part in GSM_BASIC
-        )
-        result.append(plain or "?")
-    return "".join(result)
-
-
-def offer(made: MadeOffer, *, drill: bool = False) -> Texts:
-    """The texts that ask a volunteer to come."""
-    return _about_a_place("offer", made.place, _offered(made, drill))
-
-
-def assigned(made: MadeOffer, *, drill: bool = False) -> Texts:
+def assigned(made: MadeOffer, *, link: str | None = None, drill: bool = False) -> Texts:
     """The texts that tell a volunteer that a coordinator has given them this case."""
-    return _about_a_place("assigned", made.place, _offered(made, drill))
+    return _about_a_place("assigned", made.place, _offered(made, link, drill))
 
 
-def _offered(made: MadeOffer, drill: bool) -> dict[str, Any]:
+def _offered(made: MadeOffer, link: str | None, drill: bool) -> dict[str, Any]:
     words = words_of(made.volunteer.language)
     return {
         "words": words,
         "code": made.answer_code,
         "what": _word(words["categories"], made.category),
+        "brief": _word(words["brief_categories"], made.category),
         "urgent": made.urgency == "urgent",
         "people": made.people,
         "distance": distance(made.distance_m, words["decimal"]),
         "until": clock(made.respond_by, made.utc_offset_minutes, words["clock"]),
+        # Without the zone: a volunteer knows their own.
+        "time": clock(made.respond_by, made.utc_offset_minutes, words["clock"], zone=False),
         "name": one_line(made.volunteer.name),
         # From the centre of a subdistrict the distance is no better than a guess.
         "approximate": made.place.approximate,
+        "reporter": _contact(made.reporter),
+        "link": link,
         "drill": drill,
     }
+
+
+def _contact(reporter: Reporter | None) -> dict[str, str] | None:
+    """What of a reporter stands in an e-mail to whoever has the case; None if there is nothing."""
+    if reporter is None:
+        return None
+    told = {name: one_line(getattr(reporter, name) or "") for name in ("name", "phone", "email")}
+    return told if any(told.values()) else None
+
+
+def closed(ended: ClosedOffer, *, drill: bool = False) -> Texts:
+    """The texts that tell a volunteer that their offer is over, and why."""
+    words = words_of(ended.volunteer.language)
+    return _note(
+        "closed",
+        _word(words["closed"], ended.reason),
+        words,
+        code=ended.answer_code,
+        name=ended.volunteer.name,
+        drill=drill,
+    )
+
+
+def reply(
+    judged: JudgedAnswer,
+    *,
+    link: str | None = None,
+    reporter: Reporter | None = None,
+    drill: bool = False,
+) -> Texts:
+    """The texts that tell whoever has answered what became of it.
+
+    Whoever has just got the case learns where the details are: the SMS has the link, the e-mail
+    has the reporter's contact as well. A link of up to 59 characters leaves it one segment; for a
+    longer one it takes two, because without it the volunteer has nothing to go by.
+    """
+    volunteer = judged.volunteer
+    words = words_of(volunteer.language if volunteer else LANGUAGES[0])
+    table = _word(words["reply"], judged.verdict)
+    sentence = short = _word(table, judged.answer)
+    theirs = judged.verdict == "recorded" and judged.answer == "accept"
+    contact = _contact(reporter) if theirs else None
+    if theirs and link:
+        short = table["accept_contact" if contact else "accept_page"]
+    return _note(
+        "reply",
+        sentence,
+        words,
+        code=judged.answer_code,
+        name=volunteer.name if volunteer else "",
+        short=short,
+        link=link if theirs else None,
+        reporter=contact,
+        at_most=2,
+        drill=drill,
+    )
+
+
+def ping(
+    name: str, code: str, *, language: str = "id", link: str | None = None, drill: bool = False
+) -> Texts:
+    """The texts that ask a volunteer for a sign of life, and say that nothing has happened."""
+    words = words_of(language)
+    return _note("ping", words["ping"], words, code=code, name=name, link=link, drill=drill)
+
+
+def ping_answered(
+    name: str = "", code: str | None = None, *, language: str = "id", drill: bool = False
+) -> Texts:
+    """The texts that thank for a sign of life."""
+    words = words_of(language)
+    return _note("ping_answered", words["ping_answered"], words, code=code, name=name, drill=drill)
+
+
+def ask(
+    why: str,
+    code: str | None = None,
+    *,
+    language: str = "id",
+    codes: Sequence[str] = (),
+    drill: bool = False,
+) -> Texts:
+    """The texts that ask back, because an answer was not understood.
+
+    ``why`` is ambiguous, not_understood, empty, no_offer, which_offer, two_codes or wrong_number;
+    any other is a general question. ``codes`` are what there is to choose from: the SMS names as
+    many as fit.
+    """
+    words = words_of(language)
+    sentence = _word(words["ask"], why)
+    named = list(codes) or ([code] if code else [words["code"]])
+    first = code or named[0]
+
+    def asked(count: int) -> Texts:
+        told = ", ".join(named[:count]) + (words["and_more"] if count < len(named) else "")
+        values = {"codes": told, "code": first}
+        return _note("ask", sentence, words, code=code, values=values, drill=drill)
+
+    whole = asked(len(named))
+    count = len(named)
+    short = whole.short_text
+    while count > 1 and septets(short) > SEGMENT_SEPTETS:
+        count -= 1
+        short = asked(count).short_text
+    return Texts(short_text=short, subject=whole.subject, long_text=whole.long_text)
+
+
+def stopped(*, language: str = "id", drill: bool = False) -> Texts:
+    """The texts that confirm STOP, and tell how to come back."""
+    words = words_of(language)
+    return _note("stopped", words["stopped"], words, drill=drill)
+
+
+def started(*, language: str = "id", drill: bool = False) -> Texts:
+    """The texts that welcome whoever comes back."""
+    words = words_of(language)
+    return _note("started", words["started"], words, drill=drill)
+
+
+# --- to reporters: nothing about the person in need, whoever reads the telephone ----------------
+
+
+def acknowledged(
+    code: str, *, language: str = "id", status_url: str | None = None, drill: bool = False
+) -> Texts:
+    """The texts that tell a reporter that their report has come in; ``code`` is the case's."""
+    return _news("acknowledged", None, code, language, status_url, drill)
+
+
+def on_the_way(
+    code: str, *, language: str = "id", status_url: str | None = None, drill: bool = False
+) -> Texts:
+    """The texts that tell a reporter that somebody comes."""
+    return _news("on_the_way", None, code, language, status_url, drill)
+
+
+def case_closed(
+    code: str,
+    outcome: str | None = None,
+    *,
+    language: str = "id",
+    status_url: str | None = None,
+    drill: bool = False,
+) -> Texts:
+    """The texts that tell a reporter how it ended."""
+    return _news("case_closed", outcome or "other", code, language, status_url, drill)
+
+
+def _news(
+    purpose: str,
+    which: str | None,
+    code: str,
+    language: str,
+    status_url: str | None,
+    drill: bool,
+) -> Texts:
+    words = words_of(language)
+    sentence = words[purpose] if which is None else _word(words[purpose], which)
+    return _note(purpose, sentence, words, code=code, link=status_url, drill=drill)
+
+
+# --- to coordinators ---------------------------------------------------------------------------
 
 
 def escalation(case: EscalatedCase, coordinator: Coordinator, *, drill: bool = False) -> Texts:
@@ -153,6 +361,7 @@ def escalation(case: EscalatedCase, coordinator: Coordinator, *, drill: bool = F
         "reason": _word(words["reasons"], case.reason),
         "searching": case.reason in STILL_SEARCHING,
         "what": _word(words["categories"], case.category),
+        "brief": _word(words["brief_categories"], case.category),
         "urgent": case.urgency == "urgent",
         "people": case.people,
         "approximate": case.place.approximate,
@@ -176,77 +385,187 @@ def _asked(one: AskedVolunteer, words: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def closed(ended: ClosedOffer, *, drill: bool = False) -> Texts:
-    """The texts that tell a volunteer that their offer is over, and why."""
-    words = words_of(ended.volunteer.language)
-    sentence = _word(words["closed"], ended.reason)
-    return _note("closed", sentence, words, ended.answer_code, ended.volunteer.name, drill)
+def volunteer_unreachable(
+    name: str,
+    contact: str | None,
+    coordinator: Coordinator,
+    *,
+    why: str = "stopped",
+    drill: bool = False,
+) -> Texts:
+    """The texts that tell a coordinator that a volunteer is lost to us.
+
+    ``contact`` is their number or e-mail address; ``why`` is stopped (they want no messages) or
+    dead_number (nothing arrives there); any other is said in general.
+    """
+    words = words_of(coordinator.language)
+    sentence = _word(words["unreachable"], why)
+    who = gsm(one_line(name)) or words["volunteer"]
+    where = f" ({contact})" if contact else ""
+    values = {"name": one_line(name) or words["volunteer"], "contact": where}
+    whole = _note("unreachable", sentence, words, name=coordinator.name, values=values, drill=drill)
+
+    def short(name: str) -> str:
+        values = {"name": name, "contact": gsm(where)}
+        return _note("unreachable", sentence, words, values=values, drill=drill).short_text
+
+    return Texts(
+        short_text=short(_cut(who, SEGMENT_SEPTETS - septets(short("")))),
+        subject=whole.subject,
+        long_text=whole.long_text,
+    )
 
 
-def reply(judged: JudgedAnswer, *, drill: bool = False) -> Texts:
-    """The texts that tell whoever has answered what became of it."""
-    volunteer = judged.volunteer
-    words = words_of(volunteer.language if volunteer else LANGUAGES[0])
-    sentence = _word(_word(words["reply"], judged.verdict), judged.answer)
-    name = volunteer.name if volunteer else ""
-    return _note("reply", sentence, words, judged.answer_code, name, drill)
+def budget(
+    district_name: str, used: int, budget: int, coordinator: Coordinator, *, drill: bool = False
+) -> Texts:
+    """The texts that warn a coordinator that today's SMS, in segments, are nearly spent."""
+    words = words_of(coordinator.language)
+    values = {"district": one_line(district_name), "used": str(used), "budget": str(budget)}
+    whole = _note(
+        "budget", words["budget"], words, name=coordinator.name, values=values, drill=drill
+    )
+
+    def short(district: str) -> str:
+        changed = {**values, "district": district}
+        return _note("budget", words["budget"], words, values=changed, drill=drill).short_text
+
+    room = SEGMENT_SEPTETS - septets(short(""))
+    return Texts(
+        short_text=short(_cut(gsm(values["district"]), room)),
+        subject=whole.subject,
+        long_text=whole.long_text,
+    )
+
+
+# --- how it is written -------------------------------------------------------------------------
 
 
 def _note(
     purpose: str,
-    sentence: str,
+    sentence: str | Sequence[str],
     words: Mapping[str, Any],
-    code: str | None,
-    name: str,
-    drill: bool,
+    *,
+    code: str | None = None,
+    name: str = "",
+    short: str | Sequence[str] | None = None,
+    values: Mapping[str, str] | None = None,
+    link: str | None = None,
+    reporter: Mapping[str, str] | None = None,
+    at_most: int = 1,
+    drill: bool = False,
 ) -> Texts:
-    values = {
-        "words": words,
-        "code": code or "",
-        "subject": words["subjects"][purpose],
-        "sentence": sentence.replace("{code}", code or words["code"]),
-        "name": one_line(name),
-        "drill": drill,
-    }
-    short = _templates().get_template("note.sms.txt").render(values)
-    return _with_letter("note", short, values)
+    """One sentence with who we are before it and a link behind it.
+
+    Of several sentences the SMS takes the first that fits one segment, the e-mail the first. A
+    link with which even the last one costs more than ``at_most`` segments is left to the e-mail.
+    """
+    filled = {"code": code or words["code"], **(values or {})}
+    common = {"words": words, "code": code or "", "name": one_line(name), "drill": drill}
+    template = templates().get_template("note.sms.txt")
+
+    def written(one: str, link: str | None) -> str:
+        sentence = gsm(fill(one, filled))
+        return template.render({**common, "sentence": sentence, "link": link}).strip()
+
+    choice = _list(sentence if short is None else short)
+    texts = [written(one, link) for one in choice]
+    short_text = next((text for text in texts if segments(text) == 1), texts[-1])
+    if link and segments(short_text) > at_most:
+        short_text = written(choice[-1], None)
+    return _with_letter(
+        "note",
+        short_text,
+        {
+            **common,
+            "subject": words["subjects"][purpose],
+            "sentence": fill(_list(sentence)[0], filled),
+            "link": link,
+            "link_label": _word(words["links"], purpose),
+            "reporter": reporter,
+        },
+    )
+
+
+def _list(sentence: str | Sequence[str]) -> Sequence[str]:
+    return [sentence] if isinstance(sentence, str) else sentence
+
+
+def fill(sentence: str, values: Mapping[str, str]) -> str:
+    """A sentence of the words with its ``{fields}`` filled in.
+
+    Raises:
+        BrokenTexts: it has a field that there is not.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in values:
+            known = ", ".join(f"{{{name}}}" for name in values)
+            raise BrokenTexts(f"{sentence!r}: there is no field {found[0]}; known are {known}.")
+        return values[found[1]]
+
+    return _FIELD.sub(value, sentence)
 
 
 def _about_a_place(purpose: str, where: Place, values: Values) -> Texts:
     village, subdistrict = where.village_name, where.subdistrict_name
     place = one_line(f"{village}, Kec. {subdistrict}" if village else f"Kec. {subdistrict}")
+    bare = one_line(f"{village}, {subdistrict}") if village else place
     return _with_letter(
-        purpose, _one_segment(purpose, values, gsm(place)), {**values, "place": place}
+        purpose,
+        _one_segment(purpose, values, gsm(place), bare=gsm(bare)),
+        {**values, "place": place},
     )
 
 
 def _with_letter(purpose: str, short_text: str, values: Values) -> Texts:
     name = f"{purpose}.email.{values['words']['language']}.txt"
-    subject, _, body = _templates().get_template(name).render(values).partition("\n\n")
-    return Texts(short_text=short_text, subject=subject, long_text=body)
+    subject, _, body = templates().get_template(name).render(values).partition("\n\n")
+    return Texts(short_text=short_text, subject=subject.strip(), long_text=body)
 
 
-def _one_segment(purpose: str, values: Values, place: str) -> str:
-    """Shorten the place, the only part without a bound of its own, until all fits.
+def _one_segment(purpose: str, values: Values, place: str, *, bare: str) -> str:
+    """Leave out what the template can do without, step by step, until all fits; then cut the place.
 
-    Where too little would be left of it, the template's extras go first (``tight``).
+    The last step is taken only where too little would be left of the place. A link that leaves no
+    room for a place at all (of an address far longer than 40 characters) is left to the e-mail.
     """
-    template = _templates().get_template(f"{purpose}.sms.{values['words']['language']}.txt")
-    for tight in (False, True):
-        bare = template.render(values, place="", tight=tight)
-        room = SEGMENT_SEPTETS - septets(bare)
-        if len(place) <= room:
-            break
-        if tight or room >= SHORTEST_PLACE:
-            place = place[: max(room - 1, 0)].rstrip(" ,.") + "."
-            break
-    return template.render(values, place=place, tight=tight)
+    template = templates().get_template(f"{purpose}.sms.{values['words']['language']}.txt")
+    link = values.get("link")
+
+    def written(place: str, tight: int) -> str:
+        return template.render({**values, "link": link}, place=place, tight=tight).strip()
+
+    if link and not (is_gsm(link) and _room(written("", TIGHTEST)) > SHORTEST_PLACE):
+        link = None
+    for tight in range(TIGHTEST):
+        where = place if tight < BARE_PLACE else bare
+        room = _room(written("", tight))
+        if septets(where) <= room:
+            return written(where, tight)
+    # One more for the full stop that says that it was cut.
+    tight = TIGHTEST - 1 if room > SHORTEST_PLACE else TIGHTEST
+    return written(_cut(bare, _room(written("", tight))), tight)
 
 
-def clock(moment: datetime, utc_offset_minutes: int, form: str = "%H.%M") -> str:
+def _room(bare: str) -> int:
+    return SEGMENT_SEPTETS - septets(bare)
+
+
+def _cut(text: str, room: int) -> str:
+    """A text in the basic alphabet shortened to so many septets, with a full stop where it ends."""
+    if len(text) <= room:
+        return text
+    return text[: max(room - 1, 0)].rstrip(" ,.") + "." if room > 0 else ""
+
+
+def clock(
+    moment: datetime, utc_offset_minutes: int, form: str = "%H.%M", *, zone: bool = True
+) -> str:
     """The district's time of day with the name of its zone: 14.30 WIB."""
     local = moment.astimezone(timezone(timedelta(minutes=utc_offset_minutes)))
-    return f"{local.strftime(form)} {ZONES.get(utc_offset_minutes, '')}".strip()
+    name = ZONES.get(utc_offset_minutes, "") if zone else ""
+    return f"{local.strftime(form)} {name}".strip()
 
 
 def distance(metres: float, decimal: str = ",") -> str:
