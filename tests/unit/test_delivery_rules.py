@@ -12,9 +12,10 @@ from services.notification.channels import Channel
 from services.notification.channels.email import Email
 from services.notification.channels.sandbox import Sandbox
 from services.notification.channels.sms import Sms
-from services.notification.delivery import LONGEST_RETRY, backoff, next_channel
+from services.notification.delivery import LONGEST_RETRY, Pace, backoff
 from services.notification.handlers import RANK, waves
 from services.notification.offers import judged
+from services.notification.routes import Routes
 from services.notification.settings import NotificationSettings
 from shared import topics
 from shared.database import Database
@@ -22,6 +23,7 @@ from shared.events import Event
 from tests.factories import (
     answer_judged,
     case_escalated,
+    case_progressed,
     offer_assigned,
     offer_closed,
     offer_made,
@@ -36,25 +38,39 @@ def channels() -> list[Channel]:
     return [Sms(settings), Email(settings), Sandbox(cast(Database, None))]
 
 
+def routes(*names: str) -> Routes:
+    return Routes([channel for channel in channels() if channel.name in names or not names])
+
+
 @pytest.mark.parametrize(
-    ("phone", "email", "after", "expected"),
+    ("phone", "email", "expected"),
     [
-        (PHONE, ADDRESS, None, "sms"),
-        (PHONE, ADDRESS, "sms", "email"),
-        (PHONE, None, "sms", "sandbox"),
-        (None, ADDRESS, None, "email"),
-        (PHONE, ADDRESS, "sandbox", None),
-        (None, None, None, None),
+        (PHONE, ADDRESS, ["sms", "email", "sandbox"]),
+        (PHONE, None, ["sms", "sandbox"]),
+        (None, ADDRESS, ["email", "sandbox"]),
+        (None, None, []),
     ],
 )
-async def test_the_next_channel_is_the_next_that_has_an_address(
-    phone: str | None, email: str | None, after: str | None, expected: str | None
+async def test_the_routes_are_the_channels_that_have_an_address(
+    phone: str | None, email: str | None, expected: list[str]
 ) -> None:
-    assert next_channel(channels(), phone=phone, email=email, after=after) == expected
+    assert routes().of(district="19.04", phone=phone, email=email) == expected
 
 
-async def test_a_channel_that_was_taken_away_meanwhile_starts_the_order_anew() -> None:
-    assert next_channel(channels(), phone=PHONE, email=None, after="pigeon") == "sms"
+async def test_what_is_preferred_comes_first_and_what_is_stopped_not_at_all() -> None:
+    reach = {"district": "19.04", "phone": PHONE, "email": ADDRESS}
+    assert routes().of(**reach, preferred="email") == ["email", "sms", "sandbox"]
+    assert routes().of(**reach, preferred="other") == ["sms", "email", "sandbox"]
+    stopped = {(PHONE, "sms")}
+    assert routes().of(**reach, stopped=stopped) == ["email"]
+
+
+async def test_the_next_channel_is_the_next_that_there_still_is() -> None:
+    ways = ["sms", "email", "sandbox"]
+    assert routes().after(ways, "sms") == "email"
+    assert routes().after(ways, "sandbox") is None
+    assert routes("sms", "sandbox").after(ways, "sms") == "sandbox"
+    assert routes().after(ways, "pigeon") == "sms", "one that was taken away meanwhile"
 
 
 def test_waits_double_up_to_two_minutes() -> None:
@@ -66,9 +82,29 @@ def test_no_number_of_attempts_waits_longer_than_the_limit(attempts: int) -> Non
     assert timedelta(0) < backoff(attempts) <= LONGEST_RETRY
 
 
+def test_a_pace_lets_a_second_worth_through_and_rests_when_told() -> None:
+    assert Pace(None).room() > 1000
+    pace = Pace(5)
+    assert pace.room() == 5
+    pace.spend(5)
+    assert pace.room() == 0
+    assert 0 < pace.next_s() <= 0.2
+    rested = Pace(None)
+    rested.pause(timedelta(seconds=30))
+    assert rested.room() == 0
+    assert 29 < rested.next_s() <= 30
+
+
 # --- batches of mixed events ----------------------------------------------------------------------
 
-MAKE = (offer_made, offer_assigned, offer_closed, answer_judged, case_escalated)
+MAKE = (
+    offer_made,
+    offer_assigned,
+    offer_closed,
+    answer_judged,
+    case_escalated,
+    case_progressed,
+)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(MAKE)), max_size=30))
