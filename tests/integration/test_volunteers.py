@@ -795,6 +795,25 @@ async def entered(door: Door, id_: UUID, **form: str) -> Any:
 HOURS = {"times": "hours", "day0": "0", "from0": "08:00", "to0": "17:00"}
 
 
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("id", "Kirim pesan MULAI untuk menerimanya lagi."), ("en", "Send us MULAI to get them")],
+)
+async def test_the_page_says_how_to_get_messages_again(
+    assignment: Door, language: str, said: str
+) -> None:
+    id_ = await somebody(
+        assignment, stopped=["sms", "email"], reachable=False, ready=False, language=language
+    )
+    page = await assignment.http.get(link(id_))
+    assert said in page.text
+    assert "siap menerima tugas" not in page.text
+    assert (await entered(assignment, id_)).status_code == 303
+    assert not await one(
+        assignment.database, "SELECT available FROM volunteers WHERE id = :id", id=id_
+    )
+
+
 async def test_the_page_shows_how_one_is_listed(assignment: Door) -> None:
     id_ = await somebody(assignment, name="Rina <b>A.</b>")
     page = await assignment.http.get(link(id_))
