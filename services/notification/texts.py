@@ -536,7 +536,7 @@ def _one_segment(purpose: str, values: Values, place: str, *, bare: str) -> str:
     def written(place: str, tight: int) -> str:
         return template.render({**values, "link": link}, place=place, tight=tight).strip()
 
-    if link and not (is_gsm(link) and _room(written("", TIGHTEST)) > SHORTEST_PLACE):
+    if link and not (is_gsm(link) and _room(written("", TIGHTEST)) >= SHORTEST_PLACE // 2):
         link = None
     for tight in range(TIGHTEST):
         where = place if tight < BARE_PLACE else bare
