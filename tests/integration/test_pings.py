@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -423,16 +425,22 @@ async def test_a_stop_of_a_district_without_folder_is_not_lost(
 
 def monthly(policy: Districts, *, hour: int = 12, **figures: Any) -> dict[str, District]:
     """The district tests every 30 days, and its clocks show this hour now."""
-    behind = (datetime.now(UTC).hour - hour + 12) % 24 - 12
-    # In POSIX names the sign is the other way round; what is west is behind.
-    timezone = f"Etc/GMT{behind:+d}" if behind else "Etc/GMT"
     messages = Messages(**{"ping_every": 30 * DAY, **figures})
     district = policy["19.04"]
     return {
         "19.04": replace(
-            district, timezone=timezone, policy=replace(district.policy, messages=messages)
+            district,
+            timezone=where_it_is(hour=hour),
+            policy=replace(district.policy, messages=messages),
         )
     }
+
+
+def where_it_is(*, hour: int) -> str:
+    """Where clocks show this hour now."""
+    behind = (datetime.now(UTC).hour - hour + 12) % 24 - 12
+    # In POSIX names the sign is the other way round; what is west is behind.
+    return f"Etc/GMT{behind:+d}" if behind else "Etc/GMT"
 
 
 async def looked(db: Database, policy: Districts) -> int:
@@ -534,6 +542,31 @@ async def test_while_answers_are_away_nobody_is_silent(db: Database, policy: Dis
     assert await one(db, "SELECT state FROM pings") == "asked"
     await Reachability(db, districts=policy).look()
     assert await one(db, "SELECT state FROM pings") == "unanswered"
+
+
+async def test_the_service_itself_tests_by_the_policy_of_the_folder(
+    settings_without_kafka: MakeSettings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "19.04"
+    shutil.copytree(PROJECT / "districts" / "19.04", folder)
+    places = (folder / "places.toml").read_text(encoding="utf-8")
+    noon = where_it_is(hour=12)
+    (folder / "places.toml").write_text(places.replace("Asia/Jakarta", noon), encoding="utf-8")
+    settings = await settings_without_kafka(AssignmentSettings, districts=str(tmp_path))
+    door = open_door(compose(settings))
+    (loop_, work) = next(each for each in door.service.work if each[0].name == "reachability")
+    (siti,) = await people(door.database, 1, **OLD)
+    await people(door.database, 1)
+    turning = asyncio.ensure_future(work(loop_))
+    for _ in range(200):
+        if await one(door.database, "SELECT count(*) FROM outbox"):
+            break
+        await asyncio.sleep(0.05)
+    turning.cancel()
+    (event,) = await events_of(door.database, VolunteerPinged)
+    assert event.subject == siti
+    assert event.data.respond_by - event.time == timedelta(hours=24)
+    await door.close()
 
 
 # --- drills are no work ---------------------------------------------------------------------------
