@@ -251,7 +251,7 @@ def _without_code(reading: Reading, live: Sequence[Row]) -> Decision:
     if not held and not opened:
         if pings:
             return Decision("sign_of_life", about=pings[0])
-        return Decision("ask", "no_offer")
+        return Decision("ask", reading.why if reading.why == "wrong_number" else "no_offer")
     if reading.meaning == "ask":
         return _asking(reading.why, held + opened)
     if reading.meaning in ("accept", "decline"):
@@ -429,9 +429,9 @@ async def _ask(writer: _Writer, decision: Decision) -> None:
 async def _signs_of_life(writer: _Writer, decision: Decision, live: Sequence[Row]) -> None:
     """Whoever writes can be reached, whatever they write: all tests of this address are passed."""
     pings = {row.offer_id: row for row in live if row.kind == "ping"}
-    alone = decision.meaning == "sign_of_life" and decision.about is not None
-    if decision.about is not None and decision.about.kind == "ping":
-        pings[decision.about.offer_id] = decision.about
+    about = decision.about if decision.meaning == "sign_of_life" else None
+    if about is not None:
+        pings[about.offer_id] = about
     if not pings:
         return
     moment = await now(writer.session)
@@ -449,10 +449,11 @@ async def _signs_of_life(writer: _Writer, decision: Decision, live: Sequence[Row
     await outbox.publish(writer.session, events)
     # What of them has not gone out yet need not.
     await offers.hear(writer.session, dict.fromkeys(pings, "ended"))
-    if alone:
-        drill = decision.about.drill if decision.about else False
-        written = texts.ping_answered(language=writer.language, drill=drill)
-        await writer.say("ping_answered", written, about=decision.about, urgent=False)
+    if about is not None:
+        written = texts.ping_answered(
+            about.made["volunteer"]["name"], language=writer.language, drill=about.drill
+        )
+        await writer.say("ping_answered", written, about=about, urgent=False)
 
 
 # --- stop and start ----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
 from services.notification import api, asked, offers, webhooks
+from services.notification.channels import Channel
 from services.notification.channels.email import Email
 from services.notification.channels.sandbox import Sandbox
 from services.notification.channels.sms import Sms
@@ -121,10 +122,13 @@ def make_settings(**values: Any) -> NotificationSettings:
 def make_app(database: Database, settings: NotificationSettings) -> FastAPI:
     """The doors alone, as they are composed in the service."""
     districts = Districts([PROJECT / "districts"], villages=False)
-    of = {"twilio": Twilio, "sms": Sms, "email": Email}
-    channels = [
-        of[name](settings) if name in of else Sandbox(database) for name in settings.channel_names
-    ]
+    of: dict[str, Callable[[], Channel]] = {
+        "twilio": lambda: Twilio(settings),
+        "sms": lambda: Sms(settings),
+        "email": lambda: Email(settings),
+        "sandbox": lambda: Sandbox(database),
+    }
+    channels = [of[name]() for name in settings.channel_names]
     office = Office(Routes(channels, districts), lambda *_: None, districts)
     app = FastAPI()
     app.include_router(webhooks.router(database, settings=settings, office=office))
@@ -176,7 +180,7 @@ async def test_what_twilio_has_not_signed_is_refused_and_leaves_no_trace_of_itse
     with structlog.testing.capture_logs() as logs:
         unsigned = await doors.http.post(path, data=params)
         wrong = await doors.http.post(path, data=params, headers={"x-twilio-signature": "x" * 28})
-        odd = await doors.http.post(path, data=params, headers={"x-twilio-signature": b"\xff\xfe"})
+        odd = await doors.http.post(path, data=params, headers={b"x-twilio-signature": b"\xff\xfe"})
         tampered = await doors.signed(path, params, signed={**params, "Body": "TIDAK"})
     assert {answer.status_code for answer in (unsigned, wrong, odd, tampered)} == {403}
     door = path.removeprefix("/v1/").replace("/", ".")
