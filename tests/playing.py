@@ -50,6 +50,7 @@ def nothing_is_lost(result: Result) -> None:
     assert result.accepted_reports == result.reports == result.cases
     broken = (result.asked_twice, result.double_accepted, result.over_capacity, result.unfinished)
     assert broken == (0, 0, 0, 0), result.problems
+    assert result.unexplained == 0, result.problems
 
 
 async def send(stack: Stack, reports: list[PlannedReport]) -> Played:

@@ -17,6 +17,7 @@ from typing import Any
 import faststream.kafka.message
 
 from shared import outbox
+from shared.database import sql
 from shared.service import serve
 
 
@@ -46,6 +47,17 @@ def _kill_after(module: Any, name: str, marker: Path) -> None:
         return result
 
     setattr(module, name, wrapped)
+
+
+def _kill_when_queued(delivery: Any, marker: Path) -> None:
+    original = delivery._take
+
+    async def wrapped(self: Any, limit: int) -> Any:
+        if await self.database.statement(sql("SELECT FROM messages WHERE state = 'queued'")):
+            _kill_once(marker)
+        return await original(self, limit)
+
+    delivery._take = wrapped
 
 
 def arm(point: str, marker: Path) -> None:
@@ -78,6 +90,8 @@ def arm(point: str, marker: Path) -> None:
         "assignment.in_the_sweep": lambda: _kill_after(loop, "sweep", marker),
         # An answer has taken effect, nothing of it committed.
         "assignment.in_an_answer": lambda: _kill_after(answers, "take_answers", marker),
+        # The message is stored; nothing has been done about it.
+        "notification.before_sending": lambda: _kill_when_queued(delivery.Delivery, marker),
         # The attempt is stored as sending; the provider has not been called.
         "notification.before_provider": lambda: _kill_before(delivery.Delivery, "_call", marker),
         # The provider has the message; we have not stored that.

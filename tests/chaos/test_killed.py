@@ -20,6 +20,8 @@ from tests import servers
 from tests.playing import SHORT_LEASE, import_sample, nothing_is_lost, play, send
 
 PROJECT = Path(__file__).parents[2]
+# Of one channel: what is under way when its process dies is unknown.
+CALLS_AT_ONCE = 50
 
 
 def crashing(service: str, point: str, marker: Path) -> Command:
@@ -110,6 +112,48 @@ async def test_a_message_that_the_provider_took_before_the_kill_is_unknown_and_n
     assert len(stub.calls) == offers.n, "every message reached the provider"
     assert set(stub.calls.values()) == {1}, "and none of them twice"
     assert offers.n == offers.different
+
+
+@pytest.mark.parametrize(
+    "point", ["before_sending", "before_provider", "after_gateway", "after_sent"]
+)
+async def test_notification_killed_around_a_call_leaves_no_call_unexplained(
+    tmp_path: Path, point: str
+) -> None:
+    """Every offer has its message, none reaches a telephone twice, and an extra call by another
+    channel follows from an unknown one. The gateway, which knows no ids, says what it has taken."""
+    marker = tmp_path / "killed"
+    result = await play(
+        Show(gateway=0.0),
+        command=crashing("notification", f"notification.{point}", marker),
+        environment=SHORT_LEASE,
+    )
+    assert marker.exists(), "the service never came to the point where it was to die"
+    assert result.restarts == 1
+    nothing_is_lost(result)
+    unknown = result.attempts["sms"].get("unknown", 0)
+    assert result.attempts.get("sandbox", {}).get("sent", 0) == unknown
+    if point in ("before_sending", "after_sent"):
+        assert unknown <= CALLS_AT_ONCE
+    else:
+        assert 1 <= unknown <= CALLS_AT_ONCE
+
+
+async def test_faults_of_the_gateway_and_kills_together_leave_no_call_unexplained() -> None:
+    rng = random.Random(3)
+
+    async def kill_some(stack: Stack) -> None:
+        for _ in range(4):
+            await asyncio.sleep(rng.uniform(0.5, 1.5))
+            process = stack.processes["notification"]
+            if process.returncode is None:
+                os.kill(process.pid, signal.SIGKILL)
+
+    result = await play(
+        Show(gateway=0.1, speed=20_000), interfere=kill_some, environment=SHORT_LEASE
+    )
+    assert result.restarts >= 1
+    nothing_is_lost(result)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
