@@ -400,9 +400,9 @@ def volunteer_unreachable(
     """
     words = words_of(coordinator.language)
     sentence = _word(words["unreachable"], why)
-    who = gsm(one_line(name)) or words["volunteer"]
+    who = gsm(one_line(name)) or words["nameless"]
     where = f" ({contact})" if contact else ""
-    values = {"name": one_line(name) or words["volunteer"], "contact": where}
+    values = {"name": one_line(name) or words["nameless"], "contact": where}
     whole = _note("unreachable", sentence, words, name=coordinator.name, values=values, drill=drill)
 
     def short(name: str) -> str:
