@@ -1,4 +1,4 @@
-"""Notification: tells whom it concerns, once, on the first channel that works; hears the answers."""
+"""Notification: tells whom it concerns, on the first channel that works; hears the answers."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,7 +18,7 @@ from services.notification.channels.twilio import Twilio
 from services.notification.delivery import Delivery
 from services.notification.handlers import Office
 from services.notification.links import respond_link
-from services.notification.routes import Routes, unknown_channels
+from services.notification.routes import Routes, budgets_without_cost, unknown_channels
 from services.notification.settings import NotificationSettings
 from shared import topics
 from shared.database import Database, execute, sql
@@ -75,7 +75,8 @@ def make_office(settings: NotificationSettings, database: Database) -> Office:
     """How people are reached here, and where they answer.
 
     Raises:
-        DistrictError: a district names a channel that this installation does not have.
+        DistrictError: a district names a channel that this installation does not have, or has a
+            budget for one that costs nothing.
     """
     districts = Districts(settings.district_folders, villages=False)
     routes = Routes(make_channels(settings, database), districts)
@@ -83,6 +84,11 @@ def make_office(settings: NotificationSettings, database: Database) -> Office:
         raise DistrictError(
             f"policy.toml of {code} names the channels {', '.join(names)}; this installation has "
             f"{', '.join(settings.channel_names)} (JANGKAU_CHANNELS)"
+        )
+    for code, name in budgets_without_cost(routes):
+        raise DistrictError(
+            f"policy.toml of {code} has a budget (sms_a_day), but the channel {name} costs nothing "
+            f"and would not count: set JANGKAU_{name.upper()}_COST_PER_SEGMENT"
         )
     return Office(routes, partial(_link, settings), districts)
 
@@ -101,7 +107,7 @@ def _link(settings: NotificationSettings, offer_id: UUID, answer_code: str) -> s
 def make_channels(settings: NotificationSettings, database: Database) -> list[Channel]:
     """The channels of this installation, in the order in which they are tried."""
     make: dict[str, Callable[[], Channel]] = {
-        "sandbox": lambda: Sandbox(database),
+        "sandbox": lambda: Sandbox(database, settings),
         "sms": lambda: Sms(settings),
         "twilio": lambda: Twilio(settings),
         "email": lambda: Email(settings),

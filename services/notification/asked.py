@@ -33,7 +33,8 @@ _REPORTERS = sql("""
     WHERE asked.offer_id = told.offer_id
 """)
 _OUTCOMES = sql("""
-    UPDATE asked SET outcome = o.outcome
+    -- Whoever has the case no longer has no use for the reporter's number.
+    UPDATE asked SET outcome = o.outcome, reporter = NULL
     FROM unnest(CAST(:offers AS uuid[]), CAST(:outcomes AS text[])) AS o (offer_id, outcome)
     WHERE asked.offer_id = o.offer_id
 """)

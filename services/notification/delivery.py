@@ -33,7 +33,7 @@ from services.notification.channels import (
 )
 from services.notification.messages import WORK
 from services.notification.offers import OVER
-from services.notification.routes import Routes
+from services.notification.routes import Routes, is_paid
 from shared.database import Database, brief, execute, is_transient, sql, wakes
 from shared.health import Loop
 
@@ -355,7 +355,7 @@ class Delivery:
 
     async def _take(self, limit: int) -> list[Due]:
         taken_at = time.monotonic()
-        if self.channel.kind == "sms" and budget.is_limited(self.routes):
+        if is_paid(self.channel) and budget.is_limited(self.routes):
             rows = await self._take_within_budget(limit)
         else:
             rows = await self.database.statement(_TAKE, {"limit": limit, **self._announcing()})
@@ -491,7 +491,7 @@ class Delivery:
 
     async def _settle(self, outcomes: Sequence[Outcome]) -> None:
         settlement = self._settlement(outcomes)
-        refunded = self.channel.kind == "sms" and budget.is_limited(self.routes)
+        refunded = is_paid(self.channel) and budget.is_limited(self.routes)
         if (
             self.channel.supports_receipts
             or "failed" in settlement["states"]
@@ -524,7 +524,7 @@ class Delivery:
         if self.channel.supports_receipts:
             called = [(each.due.message_id, each.provider_id) for each in outcomes]
             await receipts.catch_up(session, self.channel.name, called, routes=self.routes)
-        if self.channel.kind == "sms" and budget.is_limited(self.routes):
+        if is_paid(self.channel) and budget.is_limited(self.routes):
             spared = [_Spared(each.due) for each in outcomes if each.state == "failed"]
             await budget.give_back(session, spared, routes=self.routes)
 

@@ -70,6 +70,24 @@ def unknown_channels(routes: Routes) -> dict[str, list[str]]:
     }
 
 
+def is_paid(channel: Channel) -> bool:
+    """Whether what goes out by this channel counts against a budget of SMS."""
+    return channel.kind == "sms" and channel.cost_per_segment > 0
+
+
+def budgets_without_cost(routes: Routes) -> list[tuple[str, str]]:
+    """Districts with a budget, and the real SMS channels that cost nothing and would not count."""
+    free = [
+        channel.name
+        for channel in routes.channels
+        if channel.kind == "sms" and channel.name != "sandbox" and not is_paid(channel)
+    ]
+    limited = [
+        code for code, d in routes.districts.items() if d.policy.messages.sms_a_day is not None
+    ]
+    return [(code, name) for code in limited for name in free]
+
+
 async def stopped(session: AsyncSession, addresses: Iterable[str | None]) -> set[tuple[str, str]]:
     """Those of these addresses that want no more messages, with the kind of channel."""
     asked = sorted({address for address in addresses if address})

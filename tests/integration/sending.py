@@ -111,10 +111,10 @@ class Scripted:
     supports_idempotency: bool = False
     supports_lookup: bool = False
     supports_receipts: bool = False
-    cost_per_segment: float = 0.0
+    cost_per_segment: float = 250.0
     rate_per_second: float | None = None
     concurrency: int = 50
-    looked_up: list[str | None | Exception] = field(default_factory=list)
+    looked_up: list[str | Exception | None] = field(default_factory=list)
     sent: list[Outgoing] = field(default_factory=list)
 
     def address_of(self, *, phone: str | None, email: str | None) -> str | None:
