@@ -1,9 +1,11 @@
-"""Messages a second through a channel, beside the same loop on a bare client.
+"""Messages a second through a channel and through the whole delivery, beside a bare client.
 
     python -m bench.gateway [--messages 4000] [--concurrency 50] [--rounds 3] [--json]
 
 The gateway is ops.gateway in a process of its own. What is compared is measured in turns, in one
 run on one connection pool of the same size: ratios travel, absolute figures are this machine's.
+``delivery`` is all that happens to a stored message in one process: taken, its attempt stored,
+handed over by the channel sms, and what came of it stored, in a PostgreSQL on the same machine.
 """
 
 import argparse
@@ -12,20 +14,30 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import aiohttp
 import httpx2
+from sqlalchemy.engine import make_url
 
+from ops import embedded_postgres
 from ops.processes import ends_with_us
+from services.notification.app import make_delivery
 from services.notification.channels import Channel, Outgoing
 from services.notification.channels.sms import Sms
 from services.notification.channels.twilio import Twilio
+from services.notification.routes import Routes
 from services.notification.settings import NotificationSettings
+from shared import migrations
+from shared.database import Database, sql
+from shared.health import Loop
 
 Send = Callable[[Outgoing], Awaitable[object]]
 TEXT = "JANGKAU K7P2M: lansia terlantar di Berok, Kec. Koba, 1,2 km. Bisa? Balas K7P2M YA / TIDAK"
@@ -121,6 +133,51 @@ async def rate(send: Send, *, messages: int, concurrency: int) -> float:
     return messages / (time.perf_counter() - began)
 
 
+@asynccontextmanager
+async def database() -> AsyncIterator[Database]:
+    """An empty database of notification."""
+    with tempfile.TemporaryDirectory(prefix="jangkau-bench-") as folder:
+        await asyncio.to_thread(Path(folder).chmod, 0o755)
+        async with embedded_postgres.running(Path(folder)) as server:
+            where = make_url(f"{server}/bench_notification")
+            await migrations.create_database(where)
+            await migrations.migrate("notification", where)
+            opened = Database(where)
+            yield opened
+            await opened.close()
+
+
+async def delivery_rate(opened: Database, given: NotificationSettings, messages: int) -> float:
+    """Stored messages a second, through a delivery of one process."""
+    sms = Sms(given)
+    delivery = make_delivery(given, opened, sms, Routes([sms]))
+    await opened.statement(sql("TRUNCATE messages CASCADE"))
+    await opened.statement(_FILL, {"messages": messages, "text": TEXT})
+    began = time.perf_counter()
+    running = asyncio.create_task(delivery.run(Loop("deliver", timedelta(minutes=5))))
+    try:
+        while True:
+            (row,) = await opened.statement(_LEFT)
+            if not row.n:
+                return messages / (time.perf_counter() - began)
+            await asyncio.sleep(0.02)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await sms.close()
+
+
+_FILL = sql("""
+    INSERT INTO messages (id, event_id, case_id, recipient, purpose, district, drill, phone,
+        short_text, subject, long_text, state, channel, routes, attempts, send_before)
+    SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), number, 'offer', '19.04',
+           false, '+62812' || lpad(CAST(number AS text), 8, '0'), :text, 'subject', 'long text',
+           'queued', 'sms', '{sms}', 0, now() + interval '1 hour'
+    FROM generate_series(1, CAST(:messages AS int)) AS number
+""")
+_LEFT = sql("SELECT count(*) AS n FROM messages WHERE state <> 'sent'")
+
+
 async def measure(url: str, arguments: argparse.Namespace) -> dict[str, float]:
     """The median rate of each, measured in turns."""
     concurrency = arguments.concurrency
@@ -131,6 +188,7 @@ async def measure(url: str, arguments: argparse.Namespace) -> dict[str, float]:
         bare_aiohttp(url, concurrency=concurrency) as on_aiohttp,
         channel(Sms(given)) as sms,
         channel(Twilio(given)) as twilio,
+        database() as opened,
     ):
         senders = {"httpx2": on_httpx, "aiohttp": on_aiohttp, "sms": sms, "twilio": twilio}
         for send in senders.values():  # connections and caches are made before it counts
@@ -139,6 +197,8 @@ async def measure(url: str, arguments: argparse.Namespace) -> dict[str, float]:
             for name, send in senders.items():
                 found = await rate(send, messages=arguments.messages, concurrency=concurrency)
                 rates.setdefault(name, []).append(found)
+            found = await delivery_rate(opened, given, arguments.messages)
+            rates.setdefault("delivery", []).append(found)
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
