@@ -204,19 +204,19 @@ def _closed(sample: Sample, reason: str) -> Texts:
 
 
 def _reply(sample: Sample, choice: str) -> Texts:
-    verdict, _, answer = choice.partition(".")
+    verdict, _, answer = choice.rpartition(".")
     contact = answer != "accept_page"
     judged = JudgedAnswer(
         offer_id=_ID,
         answer_code=sample.code,
         answer="accept" if answer in ("accept_page", "accept_contact") else answer,
-        verdict=verdict,
+        verdict=verdict or "recorded",
         volunteer=_volunteer(sample),
     )
     return texts.reply(
         judged,
         # "accept" alone is what is said where the installation has no address for links.
-        link=None if choice == "recorded.accept" else sample.link,
+        link=None if choice == "accept" else sample.link,
         reporter=_reporter(sample) if contact else None,
         drill=sample.drill,
     )
@@ -267,13 +267,12 @@ def _words_in(contract: type[Any], field: str) -> tuple[str, ...]:
     return tuple(contract.model_json_schema()["properties"][field]["enum"])
 
 
-# The sentences that a reply's table must have beside ``other``; the rest may be said by that.
+# What became of an answer: recorded, where no verdict stands before it.
 _REPLIES = (
-    *(f"recorded.{word}" for word in ("accept_contact", "accept_page", "accept", "decline")),
-    *(f"recorded.{word}" for word in ("arrived", "done", "obstacle", "hand_back")),
-    "already_recorded.accept", "too_late.accept", "too_late.arrived",
-    *(f"{verdict}.accept" for verdict in ("taken_by_another", "case_closed", "not_accepted_yet")),
-    *(f"{verdict}.accept" for verdict in ("not_yours", "unknown_offer")),
+    "accept_contact", "accept_page", "accept", "decline", "arrived", "done", "obstacle",
+    "hand_back", "already_recorded.accept", "too_late.accept", "too_late.arrived",
+    "taken_by_another.accept", "case_closed.accept", "not_accepted_yet.arrived",
+    "not_yours.accept", "unknown_offer.accept",
 )  # fmt: skip
 _WHY = (
     "not_understood", "ambiguous", "empty", "no_offer", "which_offer", "two_codes", "wrong_number",
