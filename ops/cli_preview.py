@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from services.notification.text_check import Purpose
+    from services.notification.text_check import Purpose, Sample
     from services.notification.texts import Texts
 
 # Heavy modules are imported where they are needed, so that every command answers at once.
@@ -50,10 +50,32 @@ def preview(
     from services.notification import texts
     from services.notification.text_check import PURPOSES, Sample
 
-    if purpose is None:
-        _list(PURPOSES, as_json=as_json)
-        return
-    known = {"purpose": (purpose, PURPOSES), "language": (lang, texts.LANGUAGES)}
+    own = folder or os.environ.get("JANGKAU_TEXTS")
+    try:
+        if own:
+            texts.use(own)
+            # What the service would refuse at start, it refuses here.
+            texts.check()
+        if purpose is None:
+            _list(PURPOSES, as_json=as_json)
+        else:
+            _preview(
+                purpose, channel, why, as_json=as_json,
+                sample=replace(Sample(), language=lang, urgent=urgent, drill=drill, people=people),
+            )  # fmt: skip
+    except texts.BrokenTexts as error:
+        raise fail(escape(str(error))) from None
+    finally:
+        texts.use(None)
+
+
+def _preview(
+    purpose: str, channel: str, why: str | None, *, sample: "Sample", as_json: bool
+) -> None:
+    from services.notification.text_check import PURPOSES
+    from services.notification.texts import LANGUAGES
+
+    known = {"purpose": (purpose, PURPOSES), "language": (sample.language, LANGUAGES)}
     for what, (given, ones) in {**known, "channel": (channel, CHANNELS)}.items():
         if given not in ones:
             raise fail(
@@ -66,21 +88,15 @@ def preview(
         raise fail(
             escape(f"{purpose} has no sentence {choice!r}; it has {choices or 'only one'}."), code=2
         )
-    sample = replace(Sample(), language=lang, urgent=urgent, drill=drill, people=people)
-    try:
-        texts.use(folder or os.environ.get("JANGKAU_TEXTS") or None)
-        written = entry.write(sample, choice)
-    except texts.BrokenTexts as error:
-        raise fail(escape(str(error))) from None
-    finally:
-        texts.use(None)
+    written = entry.write(sample, choice)
     told: dict[str, Any] = {
         "purpose": purpose,
         "why": choice or None,
-        "language": lang,
+        "language": sample.language,
         "channel": channel,
+        "drill": sample.drill,
+        **_facts(written, channel),
     }
-    told |= {"drill": drill, **_facts(written, channel)}
     if as_json:
         typer.echo(json.dumps(told, ensure_ascii=False))
     else:
