@@ -11,6 +11,7 @@ import pytest
 
 from services.notification import texts
 from services.notification.channels import (
+    Outgoing,
     PermanentFailure,
     TransientFailure,
     UnknownOutcome,
@@ -42,7 +43,11 @@ from tests.integration.sending import (
 )
 
 Make = Callable[..., Senders]
-EMAIL = {"name": "email", "kind": "email"}
+
+
+def mail_channel() -> Scripted:
+    """One that takes every mail."""
+    return Scripted(name="email", kind="email")
 
 
 @pytest.fixture
@@ -81,7 +86,7 @@ async def test_a_receipt_makes_a_sent_message_delivered(sending: Make) -> None:
 
 
 async def test_receipts_that_come_again_and_out_of_order_only_move_forward(sending: Make) -> None:
-    sms = sending(Scripted(supports_receipts=True), Scripted(**EMAIL))
+    sms = sending(Scripted(supports_receipts=True), mail_channel())
     await sms.queue(offer_made())
     await sms.send("sms")
     delivered, sent, undelivered = map(receipt, ("delivered", "sent", "undelivered"))
@@ -101,9 +106,9 @@ async def test_a_receipt_may_come_before_the_call_has_returned(
     early = asyncio.Event()
     send = channel.send
 
-    async def slowly(outgoing: Any) -> str:
-        provider_id = await send(outgoing)
-        ours = outgoing.idempotency_key if by_our_id else None
+    async def slowly(message: Outgoing) -> str:
+        provider_id = await send(message)
+        ours = message.idempotency_key if by_our_id else None
         await sms.receive("sms", receipt("delivered", provider_id=provider_id, message=ours))
         early.set()
         return provider_id
@@ -118,7 +123,7 @@ async def test_a_receipt_may_come_before_the_call_has_returned(
 
 
 async def test_what_could_not_be_delivered_goes_by_the_next_channel_at_once(sending: Make) -> None:
-    mail = Scripted(**EMAIL)
+    mail = mail_channel()
     both = sending(Scripted(supports_receipts=True), mail)
     await both.queue(offer_made())
     await both.send("sms")
@@ -146,12 +151,12 @@ async def test_an_undelivered_offer_without_another_channel_is_unreachable_once(
 
 async def test_an_early_undelivered_is_heeded_when_the_call_has_returned(sending: Make) -> None:
     channel = Scripted(supports_receipts=True)
-    both = sending(channel, Scripted(**EMAIL))
+    both = sending(channel, mail_channel())
     send = channel.send
 
-    async def early(outgoing: Any) -> str:
+    async def early(message: Outgoing) -> str:
         await both.receive("sms", receipt("undelivered"))
-        return await send(outgoing)
+        return await send(message)
 
     channel.send = early  # type: ignore[method-assign]
     await both.queue(offer_made())
@@ -161,7 +166,7 @@ async def test_an_early_undelivered_is_heeded_when_the_call_has_returned(sending
 
 
 async def test_without_a_receipt_in_time_the_next_channel_is_tried(sending: Make) -> None:
-    both = sending(Scripted(supports_receipts=True), Scripted(**EMAIL), receipt_seconds=60)
+    both = sending(Scripted(supports_receipts=True), mail_channel(), receipt_seconds=60)
     await both.queue(offer_made())
     await both.send("sms")
     await both.of["sms"].reconcile()
@@ -177,7 +182,7 @@ async def test_without_a_receipt_in_time_the_next_channel_is_tried(sending: Make
 async def test_a_receipt_that_comes_after_its_time_still_stops_the_next_channel(
     sending: Make,
 ) -> None:
-    both = sending(Scripted(supports_receipts=True), Scripted(**EMAIL))
+    both = sending(Scripted(supports_receipts=True), mail_channel())
     await both.queue(offer_made())
     await both.send("sms")
     await run(both.database, "UPDATE messages SET receipt_by = now() - interval '1 second'")
@@ -190,7 +195,7 @@ async def test_a_receipt_that_comes_after_its_time_still_stops_the_next_channel(
 async def test_an_offer_that_is_over_goes_to_no_other_channel_for_want_of_a_receipt(
     sending: Make,
 ) -> None:
-    both = sending(Scripted(supports_receipts=True), Scripted(**EMAIL))
+    both = sending(Scripted(supports_receipts=True), mail_channel())
     offer = offer_made()
     await both.queue(offer)
     await both.send("sms")
@@ -230,7 +235,7 @@ async def due_for_a_look_up(senders: Senders) -> None:
 
 async def test_an_unknown_call_is_looked_up_and_found(sending: Make) -> None:
     channel = Scripted([UnknownOutcome("time-out")], supports_lookup=True, looked_up=["id-7"])
-    both = sending(channel, Scripted(**EMAIL))
+    both = sending(channel, mail_channel())
     await both.queue(offer_made())
     await both.send("sms")
     found = await message(both)
@@ -258,7 +263,7 @@ async def test_a_provider_that_cannot_say_is_asked_again_and_then_left_for_the_n
 ) -> None:
     away = TransientFailure("HTTP 503")
     channel = Scripted([UnknownOutcome("x")], supports_lookup=True, looked_up=[away] * 9)
-    both = sending(channel, Scripted(**EMAIL))
+    both = sending(channel, mail_channel())
     await both.queue(offer_made())
     await both.send("sms")
     for _ in range(4):
@@ -272,7 +277,7 @@ async def test_a_provider_that_cannot_say_is_asked_again_and_then_left_for_the_n
 
 async def test_a_receipt_says_what_became_of_an_unknown_call(sending: Make) -> None:
     channel = Scripted([UnknownOutcome("time-out")], supports_receipts=True)
-    both = sending(channel, Scripted(**EMAIL))
+    both = sending(channel, mail_channel())
     await both.queue(offer_made())
     await both.send("sms")
     found = await message(both)
@@ -326,10 +331,10 @@ async def test_being_told_to_stop_waits_for_the_calls_under_way(sending: Make) -
     started, go_on = asyncio.Event(), asyncio.Event()
     send = channel.send
 
-    async def slowly(outgoing: Any) -> str:
+    async def slowly(message: Outgoing) -> str:
         started.set()
         await go_on.wait()
-        return await send(outgoing)
+        return await send(message)
 
     channel.send = slowly  # type: ignore[method-assign]
     sms = sending(channel)
@@ -347,7 +352,7 @@ async def test_being_told_to_stop_waits_for_the_calls_under_way(sending: Make) -
 
 
 async def test_a_provider_that_keeps_refusing_is_left_for_the_next_channel(sending: Make) -> None:
-    both = sending(Scripted([TransientFailure("HTTP 503")]), Scripted(**EMAIL))
+    both = sending(Scripted([TransientFailure("HTTP 503")]), mail_channel())
     await both.queue(offer_made(respond_by=datetime.now(UTC) + timedelta(hours=1)))
     for _ in range(4):
         assert await both.send_again("sms") == 1
@@ -356,7 +361,7 @@ async def test_a_provider_that_keeps_refusing_is_left_for_the_next_channel(sendi
 
 
 async def test_the_only_channel_is_tried_for_as_long_as_the_message_lives(sending: Make) -> None:
-    sms = sending(Scripted([TransientFailure("HTTP 503")] * 9 + ["id-1"]))
+    sms = sending(Scripted([*[TransientFailure("HTTP 503")] * 9, "id-1"]))
     await sms.queue(offer_made(respond_by=datetime.now(UTC) + timedelta(hours=1)))
     for _ in range(9):
         await sms.send_again("sms")
@@ -377,7 +382,7 @@ async def test_a_provider_that_wants_to_be_left_alone_is(sending: Make) -> None:
 
 async def test_a_wait_beyond_the_life_of_the_message_is_not_waited_for(sending: Make) -> None:
     wait = TransientFailure("HTTP 429", retry_after=timedelta(hours=2))
-    both = sending(Scripted([wait]), Scripted(**EMAIL))
+    both = sending(Scripted([wait]), mail_channel())
     await both.queue(offer_made(respond_by=datetime.now(UTC) + timedelta(minutes=10)))
     await both.send("sms")
     assert await both.send("email") == 1
@@ -409,11 +414,11 @@ async def test_a_slow_call_holds_up_no_other(sending: Make) -> None:
     never = asyncio.Event()
     send = channel.send
 
-    async def first_hangs(outgoing: Any) -> str:
+    async def first_hangs(message: Outgoing) -> str:
         if not channel.sent:
-            channel.sent.append(outgoing)
+            channel.sent.append(message)
             await never.wait()
-        return await send(outgoing)
+        return await send(message)
 
     channel.send = first_hangs  # type: ignore[method-assign]
     sms = sending(channel)
@@ -438,7 +443,7 @@ def district_with(districts: dict[str, District], **values: Any) -> dict[str, Di
 
 
 async def test_a_volunteer_is_reached_first_by_what_they_prefer(sending: Make) -> None:
-    both = sending(Scripted(), Scripted(**EMAIL))
+    both = sending(Scripted(), mail_channel())
     await both.queue(offer_made(volunteer=offered_volunteer(channel="email")))
     assert (await message(both)).routes == ["email", "sms"]
 
@@ -446,14 +451,14 @@ async def test_a_volunteer_is_reached_first_by_what_they_prefer(sending: Make) -
 async def test_a_district_names_its_channels_and_their_order(
     sending: Make, districts: dict[str, District]
 ) -> None:
-    channels = (Scripted(), Scripted(**EMAIL), Scripted(name="twilio"))
+    channels = (Scripted(), mail_channel(), Scripted(name="twilio"))
     own = district_with(districts, channels=("twilio", "sms"))
     await (senders := sending(*channels, districts=own)).queue(offer_made())
     assert (await message(senders)).routes == ["twilio", "sms"]
 
 
 async def test_whoever_wrote_stop_is_reached_by_other_channels_only(sending: Make) -> None:
-    both = sending(Scripted(), Scripted(**EMAIL))
+    both = sending(Scripted(), mail_channel())
     volunteer = offered_volunteer()
     await run(
         both.database,
@@ -500,7 +505,7 @@ async def test_beyond_the_budget_only_what_is_urgent_goes_by_sms(
     sending: Make, districts: dict[str, District]
 ) -> None:
     own = district_with(districts, sms_a_day=3, warn_at=0.5)
-    sms, mail = Scripted(), Scripted(**EMAIL)
+    sms, mail = Scripted(), mail_channel()
     both = sending(sms, mail, districts=own)
     await both.queue(*(offer_made() for _ in range(5)))
     await both.send("sms")
@@ -531,7 +536,7 @@ async def test_coordinators_are_warned_once_a_day_before_the_budget_is_spent(
 ) -> None:
     own = district_with(districts, sms_a_day=10, warn_at=0.8)
     sms = Scripted()
-    both = sending(sms, Scripted(**EMAIL), districts=own)
+    both = sending(sms, mail_channel(), districts=own)
     for number in range(9):
         await both.queue(offer_made())
         await both.send("sms")

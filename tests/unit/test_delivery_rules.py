@@ -58,7 +58,7 @@ async def test_the_routes_are_the_channels_that_have_an_address(
 
 
 async def test_what_is_preferred_comes_first_and_what_is_stopped_not_at_all() -> None:
-    reach = {"district": "19.04", "phone": PHONE, "email": ADDRESS}
+    reach: Any = {"district": "19.04", "phone": PHONE, "email": ADDRESS}
     assert routes().of(**reach, preferred="email") == ["email", "sms", "sandbox"]
     assert routes().of(**reach, preferred="other") == ["sms", "email", "sandbox"]
     stopped = {(PHONE, "sms")}
