@@ -481,7 +481,8 @@ class Delivery:
         if self.channel.supports_idempotency:
             return Outcome(due, "unknown", error=error, retry_in=backoff(due.attempts))
         if self.channel.supports_lookup:
-            return Outcome(due, "unknown", error=error, look_up_in=FIRST_LOOK_UP)
+            lag = timedelta(seconds=self.channel.lookup_after_s)
+            return Outcome(due, "unknown", error=error, look_up_in=max(FIRST_LOOK_UP, lag))
         return Outcome(due, "unknown", error=error)
 
     def _other(self, due: Due) -> str | None:

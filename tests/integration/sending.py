@@ -110,6 +110,7 @@ class Scripted:
     kind: Kind = "sms"
     supports_idempotency: bool = False
     supports_lookup: bool = False
+    lookup_after_s: float = 0.0
     supports_receipts: bool = False
     cost_per_segment: float = 250.0
     rate_per_second: float | None = None

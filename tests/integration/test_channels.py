@@ -881,19 +881,6 @@ async def test_a_message_is_found_on_a_later_page_of_twilios_list() -> None:
             assert await channel.lookup(outgoing(PHONE, short_text="none"), since=now) is None
 
 
-async def test_what_twilio_does_not_list_yet_is_asked_again_later() -> None:
-    async with gateway() as stub:
-        given = {**stub.twilio_settings, "twilio_lookup_after_seconds": 30}
-        async with using(Twilio, **given) as channel:
-            now = datetime.now(UTC)
-            with pytest.raises(TransientFailure) as failure:
-                await channel.lookup(outgoing(PHONE), since=now)
-            wait = failure.value.retry_after
-            assert wait is not None
-            assert timedelta(seconds=25) < wait <= timedelta(seconds=30)
-            assert await channel.lookup(outgoing(PHONE), since=now - timedelta(seconds=31)) is None
-
-
 # --- webhooks -------------------------------------------------------------------------------------
 
 

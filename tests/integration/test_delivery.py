@@ -247,6 +247,17 @@ async def test_an_unknown_call_is_looked_up_and_found(sending: Make) -> None:
     assert len(channel.sent) == 1
 
 
+async def test_a_provider_whose_list_lags_behind_is_not_asked_before(sending: Make) -> None:
+    channel = Scripted([UnknownOutcome("x")], supports_lookup=True, lookup_after_s=30)
+    sms = sending(channel)
+    await sms.queue(offer_made())
+    await sms.send("sms")
+    (found,) = await rows(sms.database, "SELECT look_up_at - now() AS wait FROM messages")
+    assert timedelta(seconds=28) < found.wait <= timedelta(seconds=30)
+    await sms.of["sms"].look_up()
+    assert (await message(sms)).look_ups == 0
+
+
 async def test_an_unknown_call_that_the_provider_never_had_is_made_again(sending: Make) -> None:
     channel = Scripted([UnknownOutcome("x"), "id-2"], supports_lookup=True, looked_up=[None])
     sms = sending(channel)

@@ -69,6 +69,8 @@ class Channel(Protocol):
     supports_idempotency: bool
     # It can say whether it has taken a message.
     supports_lookup: bool
+    # How long after a call it may not know of it yet, in seconds.
+    lookup_after_s: float
     # It tells what became of a message.
     supports_receipts: bool
     # In the installation's currency; 0: free, not counted against a budget.

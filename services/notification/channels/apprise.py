@@ -37,6 +37,7 @@ class Apprise:
     kind: Kind = "other"
     supports_idempotency = False
     supports_lookup = False
+    lookup_after_s = 0.0
     supports_receipts = False
 
     def __init__(self, settings: NotificationSettings) -> None:

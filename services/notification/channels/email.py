@@ -3,10 +3,10 @@
 import asyncio
 import re
 import ssl
-from datetime import UTC, datetime
+from datetime import datetime
 from email import policy
 from email.message import EmailMessage
-from email.utils import format_datetime, parseaddr
+from email.utils import formatdate, parseaddr
 
 import aiosmtplib
 
@@ -34,6 +34,7 @@ class Email:
     kind: Kind = "email"
     supports_idempotency = False
     supports_lookup = False
+    lookup_after_s = 0.0
     supports_receipts = False
     cost_per_segment = 0.0
 
@@ -88,7 +89,7 @@ class Email:
         if reply_to:
             mail["Reply-To"] = reply_to
         mail["Subject"] = message.subject
-        mail["Date"] = format_datetime(datetime.now(UTC))
+        mail["Date"] = formatdate(usegmt=True)
         # The same at every attempt, so that a mailbox can fold what came twice.
         domain = self._sender.rpartition("@")[2]
         mail["Message-ID"] = f"<{message.idempotency_key}@{domain}>"

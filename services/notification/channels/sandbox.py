@@ -21,6 +21,7 @@ class Sandbox:
     kind: Kind = "sms"
     supports_idempotency = True
     supports_lookup = True
+    lookup_after_s = 0.0
     supports_receipts = False
     rate_per_second: float | None = None
 

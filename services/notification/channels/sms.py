@@ -39,6 +39,7 @@ class Sms:
         self.settings = settings
         self.supports_idempotency = settings.sms_idempotent
         self.supports_lookup = bool(settings.sms_lookup_url)
+        self.lookup_after_s = 0.0
         self.supports_receipts = settings.sms_receipts
         self.cost_per_segment = settings.sms_cost_per_segment
         self.rate_per_second = settings.sms_rate_per_second

@@ -6,7 +6,7 @@ https://www.twilio.com/docs/messaging/api/message-resource
 
 import base64
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urljoin
@@ -59,6 +59,7 @@ class Twilio:
     def __init__(self, settings: NotificationSettings) -> None:
         self.settings = settings
         self.supports_receipts = settings.twilio_calls_back
+        self.lookup_after_s = settings.twilio_lookup_after_seconds
         self.cost_per_segment = settings.twilio_cost_per_segment
         self.rate_per_second = settings.twilio_rate_per_second
         self.concurrency = settings.twilio_concurrency or settings.concurrency
@@ -103,21 +104,13 @@ class Twilio:
             page = _page(await self._provider.ask(url, params=query, headers=self._headers))
             for listed in page["messages"]:
                 if parsedate_to_datetime(listed["date_created"]) < since - CLOCKS_DIFFER:
-                    return self._not_listed(since)
+                    return None
                 if listed["to"] == message.address and listed["body"] == message.short_text:
                     return str(listed["sid"])
             if not page.get("next_page_uri"):
-                return self._not_listed(since)
+                return None
             url, query = urljoin(self._base, page["next_page_uri"]), None
         raise TransientFailure("more messages to this number than can be looked through")
-
-    def _not_listed(self, since: datetime) -> str | None:
-        """Not listed is not taken, once the list can be trusted to have it."""
-        lag = timedelta(seconds=self.settings.twilio_lookup_after_seconds)
-        wait = since + lag - datetime.now(UTC)
-        if wait > timedelta(0):
-            raise TransientFailure("its list may lag behind", retry_after=wait)
-        return None
 
     async def close(self) -> None:
         """Close the connections to Twilio."""
