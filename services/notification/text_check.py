@@ -363,15 +363,13 @@ def _check_words(own: Path | None) -> dict[str, Mapping[str, Any]]:
         theirs = _read(file) if file.exists() else {}
         for key in sorted(_keys(theirs) - first):
             raise BrokenTexts(f"{file}: there is no word {key}.")
-        for key, value in _values(theirs):
-            if isinstance(value, str) == isinstance(_at(ours[language], key), dict):
-                raise BrokenTexts(f"{file}: {key} must be like ours, a sentence or a table.")
     merged = {language: texts.words_of(language) for language in LANGUAGES}
     for language, table in merged.items():
         for key, value in _values(table):
-            told = value if isinstance(value, list) else [value]
+            several = isinstance(value, list) and not key.startswith(_ONE_ALONE)
+            told = value if several else [value]
             if not told or not all(isinstance(one, str) and one.strip() for one in told):
-                raise BrokenTexts(f"words.{language}.toml: {key} must be a sentence that is there.")
+                raise BrokenTexts(f"{_where(f'words.{language}.toml')}: {key} must be a sentence.")
     return merged
 
 
@@ -403,6 +401,13 @@ def _at(table: Mapping[str, Any], key: str) -> Any:
 
 # These stand in e-mails alone.
 _ONLY_IN_MAIL = ("subjects", "links", "roles", "offer_states")
+
+
+# Of these there is only one.
+_ONE_ALONE = (
+    *_ONLY_IN_MAIL, "categories", "brief_categories", "reasons", "decimal", "clock", "drill",
+    "code", "and_more", "nameless",
+)  # fmt: skip
 
 
 def _check_alphabet(words: Mapping[str, Any], language: str) -> None:
@@ -525,10 +530,8 @@ def _check_says(
             purpose, sample.case_code if purpose == "escalation" else None
         ),
         "link": sample.link if purpose in ("offer", "assigned", "ping") else None,
-        "time": "12.10" if purpose == "offer" and sample.utc_offset_minutes == 420 else None,
+        "time": _time(sample) if purpose == "offer" else None,
     }
-    if sample.language == "en" and needed["time"]:
-        needed["time"] = "12:10"
     link = sample.link or ""
     for field, value in needed.items():
         for where, text in ((sms, written.short_text), (email, written.long_text)):
@@ -537,3 +540,8 @@ def _check_says(
             if value is not None and value not in told:
                 room = ", or leaves no room for it" if field == "link" else ""
                 raise BrokenTexts(f"{where} ({about}): it does not say the {field}{room}.")
+
+
+def _time(sample: Sample) -> str:
+    form = texts.words_of(sample.language)["clock"]
+    return texts.clock(_made(sample).respond_by, sample.utc_offset_minutes, form, zone=False)

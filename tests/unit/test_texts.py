@@ -576,7 +576,9 @@ def test_an_installation_says_it_in_its_own_words(own: Path) -> None:
         b"\xef\xbb\xbf{{ words.drill if drill }} Tolong: {{ what }}\r\n\r\n"
         b"{{ words.drill if drill }} {{ code }} {{ until }} {{ link or '' }}\r\n"
     )
-    (own / "words.id.toml").write_text('[closed]\ncase_closed = "sudah selesai, Kak!"\n')
+    (own / "words.id.toml").write_text(
+        'clock = "%H:%M"\n[closed]\ncase_closed = ["sudah selesai, Kak!"]\n'
+    )
     texts.use(own)
     texts.check()
     written = texts.offer(made_offer(), link=LINK)
@@ -617,6 +619,8 @@ MAIL = "{{ words.drill if drill }} {{ code }} {{ until }} {{ link or '' }}"
         ("words.id.toml", 'closed = "x"\n', ["words.id.toml", "closed"]),
         ("words.id.toml", "drill = 5\n", ["words.id.toml", "drill"]),
         ("words.id.toml", "drill = ''\n", ["words.id.toml", "drill"]),
+        ("words.id.toml", "drill = ['A', 'B']\n", ["words.id.toml", "drill"]),
+        ("words.id.toml", "ping = []\n", ["words.id.toml", "ping"]),
         ("words.id.toml", 'ping = "{kode} YA"\n', ["words.id.toml", "{kode}", "{code}"]),
         ("words.en.toml", f'ping = "{{code}} YA {"x" * 160}"\n', ["words.en.toml", "ping"]),
         ("words.en.toml", '[closed]\nlapsed = "so – bye"\n', ["words.en.toml", "lapsed", "–"]),  # noqa: RUF001
