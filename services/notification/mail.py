@@ -4,11 +4,13 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from email import message_from_bytes, policy
-from email.message import EmailMessage, Message
+from email import message_from_bytes
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from email.message import Message
 from email.parser import BytesHeaderParser
+from email.policy import Compat32
 from email.utils import parseaddr
-from html.parser import HTMLParser
 from uuid import UUID
 
 from services.notification.channels import Receipt
@@ -16,6 +18,8 @@ from shared.codes import ALPHABET
 
 # Nobody answers an offer with more; the rest is what they quote.
 TEXT_AT_MOST = 20_000
+MAIL_AT_MOST = 256 * 1024
+HEADER_AT_MOST = 2000
 HTML_AT_MOST = 200_000
 
 _CODE = re.compile(rf"\(([{ALPHABET}]{{5}})\)\s*$")
@@ -50,6 +54,7 @@ _DAEMONS = ("mailer-daemon", "postmaster")
 
 # HTML that holds no words of the writer, and tags behind which a new line begins.
 _SILENT = {"head", "style", "script", "title", "blockquote"}
+_HTML = re.compile(r"<!--|<(?P<end>/?)(?P<name>[A-Za-z][A-Za-z0-9]*)[^<>]*>|<![^<>]*>|[^<]+|<")
 _BREAKS = {"br", "p", "div", "tr", "li", "hr", "h1", "h2", "h3", "table", "ul", "ol"}
 
 
@@ -72,7 +77,7 @@ class Mail:
 def read(raw: bytes, *, our_address: str) -> Mail:
     """Read a message as RFC 5322 describes it; whatever it is, it can be read somehow."""
     message = _parsed(raw)
-    sender = parseaddr(_header(message, "from"))[1]
+    sender = _sender(message)
     subject = _header(message, "subject")
     code = _CODE.search(subject)
     text = own_words(_text(message))
@@ -105,39 +110,61 @@ def own_words(text: str) -> str:
     return text[: signature.start() if signature else len(text)].strip()
 
 
-def _parsed(raw: bytes) -> EmailMessage:
+class _Bounded(Compat32):
+    """Takes headers as they stand, and no more of each than anybody needs.
+
+    The library's modern policy parses every header by a grammar, by recursion, and takes a minute
+    for one of a megabyte.
+    """
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        """The name and the value of a header."""
+        name, value = super().header_source_parse([line[:HEADER_AT_MOST] for line in sourcelines])
+        return name, value[:HEADER_AT_MOST]
+
+
+_BOUNDED = _Bounded()
+
+
+def _parsed(raw: bytes) -> Message:
     try:
-        return message_from_bytes(raw, policy=policy.default)
+        return message_from_bytes(raw[:MAIL_AT_MOST], policy=_BOUNDED)
     except Exception:
         # Parts within parts without end, and what else the library stumbles over.
-        return BytesHeaderParser(policy=policy.default).parsebytes(raw)
+        return BytesHeaderParser(policy=_BOUNDED).parsebytes(raw[:MAIL_AT_MOST])
+
+
+def _raw(message: Message, name: str) -> str:
+    """A header as it stands, on one line."""
+    return " ".join(str(message.get(name, "")).split())
 
 
 def _header(message: Message, name: str) -> str:
-    """A header as text.
-
-    The library's parser of headers is strict at reading and raises all kinds of errors; what is not
-    written as it should be is then taken as it stands.
-    """
+    """A header as text; what is encoded wrongly is taken as it stands."""
+    value = _raw(message, name)
     try:
-        return str(message.get(name, ""))
-    except Exception:
-        raw = (value for key, value in message.raw_items() if key.lower() == name)
-        return " ".join(str(next(raw, "")).split())
+        return " ".join(str(make_header(decode_header(value))).split())
+    except (ValueError, LookupError, HeaderParseError):
+        return value
 
 
-def _text(message: EmailMessage) -> str:
-    """The body in words: its plain part, else the words of its HTML."""
+def _sender(message: Message) -> str:
+    """The address in From, read before anything is decoded: a name may hold an address too."""
     try:
-        part = message.get_body(("plain", "html"))
-    except Exception:
-        part = None  # broken multiparts; the message itself may still hold words
-    part = part or message
-    if part.is_multipart():
+        return parseaddr(_raw(message, "from"))[1]
+    except RecursionError:  # comments within comments
         return ""
-    words = _decoded(part)
-    is_html = part.get_content_type() == "text/html"
-    return from_html(words) if is_html else words
+
+
+def _text(message: Message) -> str:
+    """The body in words: its plain part, else the words of its HTML."""
+    parts = [part for part in _walk(message) if part.get_content_disposition() != "attachment"]
+    for kind in ("text/plain", "text/html"):
+        for part in parts:
+            if part.get_content_type() == kind and not part.is_multipart():
+                words = _decoded(part)
+                return from_html(words) if kind == "text/html" else words
+    return ""
 
 
 def _decoded(part: Message) -> str:
@@ -155,38 +182,33 @@ def _decoded(part: Message) -> str:
 
 
 def from_html(text: str) -> str:
-    """The words of an HTML mail, without what it quotes."""
-    words = _Words()
-    try:
-        words.feed(text[:HTML_AT_MOST])
-        words.close()
-    except (AssertionError, ValueError, RecursionError):
-        return html.unescape(re.sub(r"<[^<>]*>", " ", text[:TEXT_AT_MOST]))
-    return "".join(words.found)
+    """The words of an HTML mail, without what it quotes.
 
-
-class _Words(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: list[str] = []
-        self._silent: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _SILENT:
-            self._silent.append(tag)
-        if tag in _BREAKS:
-            self.found.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self._silent:
-            # Whatever was opened in between and never closed ends with it.
-            del self._silent[self._silent.index(tag) :]
-        if tag in _BREAKS:
-            self.found.append("\n")
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.found.append(re.sub(r"\s+", " ", data))
+    By hand, in one pass: ``html.parser`` takes minutes for some texts of a few hundred kilobytes.
+    """
+    found: list[str] = []
+    silent: list[str] = []
+    position, text = 0, text[:HTML_AT_MOST]
+    while token := _HTML.match(text, position):
+        position = token.end()
+        if token[0] == "<!--":
+            end = text.find("-->", position)
+            position = end + 3 if end >= 0 else len(text)
+        elif token["name"] is None:
+            if not silent:
+                found.append(re.sub(r"\s+", " ", html.unescape(token[0])))
+        else:
+            name = token["name"].lower()
+            if name in _BREAKS:
+                found.append("\n")
+            if name not in _SILENT:
+                continue
+            if not token["end"]:
+                silent.append(name)
+            elif name in silent:
+                # Whatever was opened in between and never closed ends with it.
+                del silent[silent.index(name) :]
+    return "".join(found)
 
 
 def _nobody(message: Message, sender: str, our_address: str) -> str | None:
@@ -208,7 +230,7 @@ def _is_report(message: Message) -> bool:
     return message.get_content_type() == "multipart/report"
 
 
-def _undelivered(message: EmailMessage) -> Receipt | None:
+def _undelivered(message: Message) -> Receipt | None:
     """What a report about a mail of ours says (RFC 3464), if that is the end of it.
 
     Our Message-IDs hold our message's id, and reports hold the head of the mail that they are
@@ -237,7 +259,7 @@ def _undelivered(message: EmailMessage) -> Receipt | None:
 def _message_ids(parts: list[Message]) -> Iterator[str]:
     for part in parts:
         if part.get_content_type() == "text/rfc822-headers":
-            head = message_from_bytes(_decoded(part).encode("utf-8", "replace"))
+            head = _parsed(_decoded(part).encode("utf-8", "replace"))
             yield _header(head, "message-id")
         elif part.get_content_maintype() != "multipart":
             yield _header(part, "message-id")

@@ -5,6 +5,7 @@ the log learns of it without what they brought. 200 means: it is stored, or was 
 nothing is, and the provider comes again.
 """
 
+import asyncio
 import hmac
 import json
 from collections.abc import Mapping
@@ -130,7 +131,8 @@ def _email(
         if kind != "message/rfc822":
             raise Problem(415, "Send the mail as it came, with content-type: message/rfc822.")
         raw = await request.body()
-        read = mail.read(raw, our_address=our_address)
+        # Beside the loop: a mail that means harm keeps a core busy for a while.
+        read = await asyncio.to_thread(mail.read, raw, our_address=our_address)
         heard = Heard(
             channel="email",
             kind="email",
