@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops import cli_cases, cli_demo, cli_simulate, cli_volunteers
+from ops import cli_cases, cli_demo, cli_messages, cli_simulate, cli_volunteers
 from ops.terminal import STOPPED, fail, out, run
 from shared.settings import SERVICES
 
@@ -31,6 +31,7 @@ letters_app = typer.Typer(
     help="Records that could not be handled.\n\nExample: jangkau dead-letters list",
 )
 app.add_typer(cli_volunteers.app, name="volunteers")
+app.add_typer(cli_messages.app, name="message")
 app.add_typer(letters_app, name="dead-letters")
 app.command()(cli_demo.demo)
 app.command()(cli_simulate.simulate)

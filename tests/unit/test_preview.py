@@ -5,20 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from ops.cli_preview import preview
+from ops.cli import app
 from services.notification import texts
 from services.notification.gsm import segments, septets
 from services.notification.text_check import PURPOSES
 
-app = typer.Typer()
-app.command()(preview)
-
 
 def shown(*arguments: str, code: int = 0, env: dict[str, str] | None = None) -> str:
-    result = CliRunner().invoke(app, list(arguments), env=env)
+    result = CliRunner().invoke(app, ["message", "preview", *arguments], env=env)
     assert result.exit_code == code, result.output
     return result.output
 
