@@ -20,7 +20,7 @@ from uuid_utils.compat import uuid7
 from services.notification import answers, asked, offers, replies, texts
 from services.notification.channels import Kind
 from services.notification.handlers import Office
-from services.notification.letters import REPLY_LIFE, Letter
+from services.notification.letters import ESCALATION_LIFE, REPLY_LIFE, Letter
 from services.notification.replies import Reading
 from services.notification.routes import stopped
 from services.notification.texts import Texts
@@ -526,7 +526,7 @@ async def _warn_coordinators(writer: _Writer, row: Row, event: VolunteerStopped)
                 row.phone or row.email,
                 Coordinator(name=one.name, phone=one.phone, email=one.email, language=one.language),
             ),
-            send_before=event.time + REPLY_LIFE,
+            send_before=event.time + ESCALATION_LIFE,
         )
         for one in told or district.policy.coordinators
     ]

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.errors import HeaderParseError
@@ -74,8 +74,11 @@ class Mail:
     undelivered: Receipt | None = None
 
 
-def read(raw: bytes, *, our_address: str) -> Mail:
-    """Read a message as RFC 5322 describes it; whatever it is, it can be read somehow."""
+def read(raw: bytes, *, ours: Collection[str] = ()) -> Mail:
+    """Read a message as RFC 5322 describes it; whatever it is, it can be read somehow.
+
+    ``ours`` are the addresses from which we write ourselves, in small letters.
+    """
     message = _parsed(raw)
     sender = _sender(message)
     subject = _header(message, "subject")
@@ -84,7 +87,7 @@ def read(raw: bytes, *, our_address: str) -> Mail:
     if not text and not _REPLY.match(subject):
         text = subject.strip()  # a mail that is all subject
     report = _is_report(message)
-    nobody = "delivery_report" if report else _nobody(message, sender, our_address)
+    nobody = "delivery_report" if report else _nobody(message, sender, ours)
     return Mail(
         message_id=_header(message, "message-id").strip() or None,
         sender=sender,
@@ -211,9 +214,9 @@ def from_html(text: str) -> str:
     return "".join(found)
 
 
-def _nobody(message: Message, sender: str, our_address: str) -> str | None:
+def _nobody(message: Message, sender: str, ours: Collection[str]) -> str | None:
     """Why no person wrote this; None if one did."""
-    if sender and sender.lower() == our_address.lower():
+    if sender.lower() in ours:
         return "our_own"
     returns_to = _header(message, "return-path").strip()
     automatic = (

@@ -121,7 +121,8 @@ def _sms(
 def _email(
     api: APIRouter, database: Database, settings: NotificationSettings, office: Office
 ) -> None:
-    our_address = parseaddr(settings.smtp_from)[1]
+    addresses = (settings.smtp_from, settings.smtp_reply_to or settings.smtp_from)
+    ours = {parseaddr(address)[1].lower() for address in addresses}
 
     @api.post(MAIL)
     async def email_inbound(request: Request) -> Response:
@@ -132,7 +133,7 @@ def _email(
             raise Problem(415, "Send the mail as it came, with content-type: message/rfc822.")
         raw = await request.body()
         # Beside the loop: a mail that means harm keeps a core busy for a while.
-        read = await asyncio.to_thread(mail.read, raw, our_address=our_address)
+        read = await asyncio.to_thread(mail.read, raw, ours=ours)
         heard = Heard(
             channel="email",
             kind="email",

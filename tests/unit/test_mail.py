@@ -32,7 +32,7 @@ def written(body: str = "YA", *, html: str | None = None, **headers: str) -> byt
 
 
 def read(raw: bytes) -> Mail:
-    return mail.read(raw, our_address=OURS)
+    return mail.read(raw, ours={OURS})
 
 
 def test_a_reply_is_its_writers_own_words_with_the_code_of_its_subject() -> None:
