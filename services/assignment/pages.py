@@ -21,22 +21,11 @@ from services.assignment import duty, volunteers
 from services.assignment.models import Volunteer
 from shared.database import Database, now
 from shared.districts import District
+from shared.pages import HEADERS
 from shared.security import BadLink, Links
 
 TEMPLATES = Path(__file__).parent / "templates"
 PURPOSE = "volunteer"  # what the links are signed for
-
-HEADERS = {
-    # The link is the key to the page: no other site may learn it, and no cache keep what it shows.
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Robots-Tag": "noindex",
-}
 
 DAY_NAMES = {
     "en": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),

@@ -1,16 +1,17 @@
 """Answers: what a volunteer said about an offer, published for assignment to judge."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.notification import asked
+from services.notification import asked, offers
 from shared import outbox
 from shared.database import Row, execute, now, sql
-from shared.events import Answer, GivenAnswer, OfferAnswered, Outcome
+from shared.events import Answer, AnsweredPing, GivenAnswer, OfferAnswered, Outcome, PingAnswered
 from shared.words import without_control
 
 WORDS_AT_MOST = 1000  # what the contract of the event takes
@@ -83,6 +84,27 @@ async def give(
     )
     await outbox.publish(session, [answered.model_copy(update={"id": event_id})])
     return event_id
+
+
+async def alive(
+    session: AsyncSession, pings: Sequence[Row], *, words: str | None, channel: str
+) -> None:
+    """Publish a sign of life for each of these tests of reachability (models.Asked)."""
+    moment = await now(session)
+    said = without_control(words).strip()[:WORDS_AT_MOST] if words else None
+    events = [
+        PingAnswered.of(
+            AnsweredPing(ping_id=row.offer_id, words=said or None, channel=channel),
+            case_id=row.volunteer_id,
+            district=row.district,
+            time=moment,
+            drill=row.drill,
+        )
+        for row in pings
+    ]
+    await outbox.publish(session, events)
+    # What of them has not gone out yet need not.
+    await offers.hear(session, {row.offer_id: "ended" for row in pings})
 
 
 async def asked_for(session: AsyncSession, offer_id: UUID) -> Row:

@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.notification import answers, asked, offers, replies, texts
+from services.notification import answers, asked, replies, texts
 from services.notification.channels import Kind
 from services.notification.handlers import Office
 from services.notification.letters import ESCALATION_LIFE, REPLY_LIFE, Letter
@@ -30,13 +30,10 @@ from shared.contacts import PhoneError, e164
 from shared.database import Row, execute, now, sql
 from shared.events import (
     Answer,
-    AnsweredPing,
     Coordinator,
-    PingAnswered,
     StoppedVolunteer,
     VolunteerStopped,
 )
-from shared.words import without_control
 
 log = structlog.get_logger("inbound")
 
@@ -434,21 +431,12 @@ async def _signs_of_life(writer: _Writer, decision: Decision, live: Sequence[Row
         pings[about.offer_id] = about
     if not pings:
         return
-    moment = await now(writer.session)
-    words = without_control(storable(writer.heard.text)).strip()[: answers.WORDS_AT_MOST]
-    events = [
-        PingAnswered.of(
-            AnsweredPing(ping_id=ping_id, words=words or None, channel=writer.heard.channel),
-            case_id=row.volunteer_id,
-            district=row.district,
-            time=moment,
-            drill=row.drill,
-        )
-        for ping_id, row in pings.items()
-    ]
-    await outbox.publish(writer.session, events)
-    # What of them has not gone out yet need not.
-    await offers.hear(writer.session, dict.fromkeys(pings, "ended"))
+    await answers.alive(
+        writer.session,
+        list(pings.values()),
+        words=storable(writer.heard.text),
+        channel=writer.heard.channel,
+    )
     if about is not None:
         written = texts.ping_answered(
             about.made["volunteer"]["name"], language=writer.language, drill=about.drill
