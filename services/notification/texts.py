@@ -50,6 +50,9 @@ ZONES = {420: "WIB", 480: "WITA", 540: "WIT"}
 # Escalations behind which volunteers are still being looked for.
 STILL_SEARCHING = ("nobody_accepted_in_time",)
 
+# Questions whose sentences have one code in them to answer with.
+NAMES_ONE_CODE = ("ambiguous", "not_understood", "empty")
+
 Values = Mapping[str, Any]
 
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -275,6 +278,9 @@ def ask(
     """
     words = words_of(language)
     sentence = _word(words["ask"], why)
+    if code is None and len(codes) > 1 and why in NAMES_ONE_CODE:
+        # None of several is put into their mouth.
+        sentence = words["ask"]["which_offer"]
     named = list(codes) or ([code] if code else [words["code"]])
     first = code or named[0]
 

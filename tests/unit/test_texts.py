@@ -500,6 +500,13 @@ def test_a_question_names_what_there_is_to_choose_from() -> None:
     assert "K7P2M YA" in short
 
 
+@pytest.mark.parametrize("why", ["ambiguous", "not_understood", "empty"])
+def test_no_code_of_several_is_put_into_anybodys_mouth(why: str) -> None:
+    both = texts.ask(why, None, codes=("K7P2M", "R4T8N")).short_text
+    assert "K7P2M, R4T8N" in both
+    assert texts.ask(why, None, codes=("K7P2M",)).short_text.count("K7P2M") >= 1
+
+
 @given(count=st.integers(1, 200), drill=st.booleans())
 @pytest.mark.parametrize("why", ["which_offer", "two_codes", "not_understood", "of_the_future"])
 @pytest.mark.parametrize("language", LANGUAGES)
