@@ -196,10 +196,10 @@ async def _read(
         found = await _codes_in(session, heard.text, sender)
         if found:
             reading = replies.classify(heard.text, codes=[*near, *found])
-    code = reading.code or next(iter(found), None)
-    if code is None and heard.code is not None:
-        # Only a hint: nobody has typed it.
-        return reading, await _with_code(session, heard.code, sender)
+    # Not every word that is somebody's code was meant as one: the parser knows "BERES" as a word.
+    code = reading.code
+    if code is None and reading.why != "two_codes":
+        code = heard.code  # only a hint: nobody has typed it
     if code is None:
         return reading, None
     return reading, found.get(code) or await _with_code(session, code, sender)
@@ -236,8 +236,10 @@ def decide(reading: Reading, *, live: Sequence[Row], coded: Row | None) -> Decis
         return Decision("sign_of_life", about=coded)
     if coded is not None:
         return Decision(reading.meaning, reading.why, coded, (coded.answer_code,))
-    if reading.code is not None:
-        return Decision("ask", "no_offer")  # a code that nobody has
+    can_answer = [row for row in live if row.kind == "offer"]
+    if reading.code is not None and can_answer:
+        # A code that nobody has: a slip of the thumb in it could mean any of theirs.
+        return _asking("which_offer" if len(can_answer) > 1 else "not_understood", can_answer)
     return _without_code(reading, live)
 
 

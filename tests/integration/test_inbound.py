@@ -436,6 +436,14 @@ async def test_a_stranger_who_has_read_a_code_is_not_its_volunteer(doors: Doors)
     assert event.data.phone == STRANGER
 
 
+async def test_a_code_that_nobody_has_accepts_nothing(doors: Doors) -> None:
+    await doors.ask(offer_made())
+    await doors.twilio("ya 9ZZZ9")
+    assert await doors.said() == []
+    (question,) = await doors.written()
+    assert "K7P2M" in question.short_text
+
+
 async def test_of_two_offers_with_one_code_it_is_the_senders_own(doors: Doors) -> None:
     mine = offer_made(volunteer=siti_and())
     theirs = offer_made(volunteer=offered_volunteer(phone=BUDI, email="budi@example.org"))
