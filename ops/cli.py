@@ -60,11 +60,12 @@ def serve(
 
     from shared.districts import DistrictError
     from shared.service import serve as serve_service
+    from shared.settings import CannotStart
 
     _known(service)
     try:
         composed = importlib.import_module(f"services.{service}.app").compose()
-    except (ValidationError, DistrictError) as error:
+    except (ValidationError, DistrictError, CannotStart) as error:
         reasons = (
             "; ".join(problem["msg"] for problem in error.errors())
             if isinstance(error, ValidationError)

@@ -19,6 +19,10 @@ SERVICES = ("intake", "assignment", "notification")
 DEVELOPMENT_SECRET_MARK = "development"  # noqa: S105 - the mark by which a default secret is known
 
 
+class CannotStart(Exception):
+    """Something that a person has to mend before a service can run, with a sentence."""
+
+
 class _SecretFiles(PydanticBaseSettingsSource):
     """Read ``JANGKAU_X`` from the file that ``JANGKAU_X_FILE`` names."""
 

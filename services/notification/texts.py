@@ -31,6 +31,7 @@ from shared.events import (
     Place,
     Reporter,
 )
+from shared.settings import CannotStart
 from shared.words import one_line
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -58,7 +59,7 @@ Values = Mapping[str, Any]
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
-class BrokenTexts(Exception):
+class BrokenTexts(CannotStart):
     """A text that cannot be written as it should be; the sentence names file and field."""
 
 
