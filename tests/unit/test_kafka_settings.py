@@ -36,7 +36,10 @@ READS = {
         ("assignment.intake-cases", "intake.cases"),
         ("assignment.notification-answers", "notification.answers"),
     },
-    "notification": {("notification.assignment-offers", "assignment.offers")},
+    "notification": {
+        ("notification.intake-cases", "intake.cases"),
+        ("notification.assignment-offers", "assignment.offers"),
+    },
 }
 every_service = pytest.mark.parametrize("name", sorted(COMPOSE))
 
