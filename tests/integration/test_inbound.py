@@ -471,7 +471,7 @@ async def test_a_machine_that_answers_our_questions_is_asked_three_times_an_hour
 ) -> None:
     await doors.ask(offer_made())
     for number in range(6):
-        await doors.twilio(f"Saya sedang cuti, pesan otomatis nomor {number}")
+        await doors.twilio(f"halo, ini nomor antrean {number}?")
     assert len(await doors.kept()) == 6
     assert len(await doors.written()) == 3
     await run(doors.database, "UPDATE inbound SET received_at = received_at - interval '2 hours'")
