@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -27,6 +28,7 @@ Meaning = Literal["accept", "decline", "arrived", "done", "obstacle", "stop", "s
 WORDS = Path(__file__).parent / "reply_words.toml"
 # Nobody's answer stands further back, and a text must not cost us more than a few milliseconds.
 LOOKED_AT = 2_000  # characters
+PIECES_LOOKED_AT = 300  # words and signs
 WORDS_AT_MOST = 1_000  # characters, as the event's contract takes them
 CODE_LENGTH = 5
 # Shorter words differ by one letter from too many others.
@@ -56,7 +58,7 @@ class Reading:
 def classify(text: str, *, codes: Collection[str] = ()) -> Reading:
     """Read a text; ``codes`` are the answer codes that its sender may mean."""
     looked = text[: LOOKED_AT * 4].strip()[:LOOKED_AT]
-    tokens, code = _take_codes(list(_tokens(looked)), _valid(codes))
+    tokens, code = _take_codes(list(islice(_tokens(looked), PIECES_LOOKED_AT)), _valid(codes))
     if code == TWO:
         return Reading("ask", None, _line(looked), why="two_codes")
     said = [token for token in tokens if token.kind != "code"]
@@ -93,8 +95,10 @@ class Lexicon:
 _MARKS = ("referred", "resolved", "not_found", "cancelled", "place")
 # What a typing error must not make of a word without it being asked back.
 _HEAVY = frozenset(
-    ("not", "not_yet", "yes", "ya", "can", "go", "no", "arrived", "done", "obstacle", "stop", "start")
+    ("not", "not_yet", "yes", "ya", "can", "go", "no", "arrived", "done", "obstacle",
+     "stop", "start")
 )  # fmt: skip
+_DENIALS = frozenset(("not", "not_yet", "bare_not"))
 
 
 @cache
@@ -126,9 +130,14 @@ def lexicon() -> Lexicon:
         spellings=spellings,
         marks=marks,
         single=single,
-        long=tuple(sorted(word for word in single if len(word) >= SHORTEST_WITH_TYPO)),
+        long=tuple(sorted(word for word, plain in single.items() if _forgives(word, plain))),
         longest=max(map(len, [*kinds, *spellings])),
     )
+
+
+def _forgives(word: str, plain: tuple[str, ...]) -> bool:
+    """Short spellings of "tidak" are near to too much: "ngak" to "agak" and "anak"."""
+    return len(word) >= SHORTEST_WITH_TYPO + (plain == ("tidak",))
 
 
 # --- cutting -----------------------------------------------------------------------------------
@@ -143,7 +152,9 @@ class Token(NamedTuple):
     kind: str = "word"
 
 
-_PIECE = re.compile(r"\d+(?:[.:,]\d+)+|[^\W_](?:[^\W_]|[\u0300-\u036f\u200b-\u200d'’`])*|\S|\n")
+_PIECE = re.compile(
+    r"\d+(?:[.:,]\d+)+|[^\W_](?:[^\W_]|[\u0300-\u036f\u200b-\u200d'\u2019`])*|\S|\n"
+)
 _ENDS = frozenset(".,;!?:\n()|/")
 _DECORATION = re.compile("[\u200b-\u200f\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
 _NUMBER_AND_WORD = re.compile(r"(\d+)([a-z]{2,})")
@@ -153,7 +164,7 @@ def _fold(piece: str) -> str:
     """A word without capitals, accents, ornaments and shapes of apostrophes."""
     plain = unicodedata.normalize("NFKD", _DECORATION.sub("", piece)).casefold()
     plain = "".join(c for c in plain if not unicodedata.combining(c))
-    return plain.replace("’", "'").replace("`", "'").strip("'")
+    return plain.replace("\u2019", "'").replace("`", "'").strip("'")
 
 
 def _tokens(text: str) -> Iterator[Token]:
@@ -172,7 +183,7 @@ def _tokens(text: str) -> Iterator[Token]:
 
 TWO = "two codes"
 _UNITS = re.compile(r"\d+(mnt|menit|jam|km|m|rb|jt|hr|thn|org|x|k)", re.IGNORECASE)
-_NUMBERED = re.compile(r"(rt|rw|jam|jl|km|gg|no|ber|ke|blok|kav|h|hp)\d+", re.IGNORECASE)
+_NUMBERED = re.compile(r"(rt|rw)\d\w*|(jam|jl|km|gg|no|ber|ke|blok|kav|h|hp)\d+", re.IGNORECASE)
 # What is read or typed for what: no two codes of a person's few offers differ by this alone.
 _ALIKE = str.maketrans("0OQD1ILJT5S2Z8B6GUVW", "0000111115522886G"[:16] + "UUUU")
 
@@ -217,7 +228,6 @@ def _glued(tokens: list[Token], codes: Sequence[str]) -> Found:
     found: set[str] = set()
     for token in tokens:
         pieces = _unglued(token, codes)
-        found |= {_as_code(piece) for piece in pieces if piece.kind == "code"} - {""}
         found |= {normalised(piece.folded) for piece in pieces if piece.kind == "code"}
         marked += pieces
     return marked, found
@@ -283,7 +293,7 @@ def _near(tokens: list[Token], codes: Sequence[str]) -> Found:
 
 
 def _may_be_code(tokens: Sequence[Token], number: int) -> bool:
-    """No ordinary word: it has a digit, or it is no word of ours and stands first or in capitals."""
+    """No ordinary word: it has a digit in it, or it can hardly be said."""
     written = tokens[number].folded
     if _UNITS.fullmatch(written) or _NUMBERED.fullmatch(written) or written.isdigit():
         return False
@@ -363,12 +373,11 @@ def _nearest(word: str) -> tuple[tuple[str, ...], bool]:
     plain = list(dict.fromkeys(known.single[entry] for entry, far, _ in near if far == best))
     if len(plain) == 1:
         return plain[0], False
-    heavy = {known.kind(words[:1]) for words in plain} & _HEAVY
-    if not heavy:
-        return (word,), False
-    if len({known.kind(words[:1]) for words in plain}) == 1:
+    kinds = {known.kind(words[:1]) for words in plain}
+    if len(kinds) == 1:
         return plain[0], False
-    return (word,), True
+    # "No" must not be overread, nor one meaning be taken for another.
+    return (word,), bool(kinds & _DENIALS) or len(kinds & _HEAVY) > 1
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -536,7 +545,7 @@ def _skip_what_is_conditional(clauses: list[Clause]) -> None:
 
 
 def _read(clause: Clause) -> None:
-    """Find what a clause says: ``signals`` with their parts, and ``flags`` for what it leaves open."""
+    """Find what a clause says (``signals``) and what it leaves open (``flags``)."""
     if any(part.torn for part in clause.parts):
         clause.flags.add("torn")
     if _is_question(clause):
@@ -562,7 +571,7 @@ def _read(clause: Clause) -> None:
             absorbing = 0
         elif absorbing:
             absorbing -= 1
-        if kind in ("not", "not_yet", "bare_not"):
+        if kind in _DENIALS:
             denied, reach = part, REACH
         elif kind in ("filler", "people", "already"):
             somebody_else = somebody_else and kind != "people"
@@ -575,6 +584,8 @@ def _read(clause: Clause) -> None:
             denied = None
         elif kind in _SIGNALS:
             _signal(clause, part, before, soon=soon, somebody_else=somebody_else)
+            if kind == "no":
+                absorbing = REACH
             if kind != "ya":
                 somebody_else = False
         elif kind in ("hedge", "later", "unclear", "wrong_number", "stop", "start"):
@@ -608,7 +619,7 @@ def _answer_before_a_question(clause: Clause) -> Part | None:
     if len(content) < 2 or content[0].kind not in ("yes", "ya", "go"):
         return None
     places = lexicon().marks["place"]
-    asked = any(tuple([word]) in places for part in content[1:] for word in part.words)
+    asked = any((word,) in places for part in content[1:] for word in part.words)
     rest = {part.kind for part in content[1:]}
     if rest & {"not", "not_yet", "bare_not", "no", "hedge", "wrong_number"}:
         return None
@@ -669,9 +680,10 @@ def _signal(
             clause.signals.append(("arrived", part))
     elif kind == "done":
         flags.add("not_yet") if soon else clause.signals.append(("done", part))
+    elif any(p.kind in ("weak", "obstacle") for p in earlier):
+        return  # "menolak dibawa"
     else:  # handled
         told = any(p.kind == "already" for p in earlier)
-        flags.add("done_details")
         clause.signals.append(("done" if told and not soon else "handled", part))
 
 
@@ -685,7 +697,8 @@ def _offer_of_help(
 ) -> None:
     kinds = {p.kind for p in earlier}
     agreed = any(meaning == "accept" for meaning, _ in clause.signals)
-    if before is not None and before.strange and len(before.words[0]) <= SHORTEST_WITH_TYPO:
+    unread = before is not None and before.strange and len(before.words[0]) <= SHORTEST_WITH_TYPO
+    if unread and part.kind != "go":
         # "tfk bisa": perhaps a "tidak" that we cannot read.
         clause.flags.add("unclear")
     elif part.kind == "can_last" and any(p.kind not in ("people",) for p in later):
@@ -694,8 +707,19 @@ def _offer_of_help(
         clause.flags.add("hedge")
     elif not agreed and (kinds | {p.kind for p in later}) & {"later"}:
         clause.flags.add("later")
+    elif part.words[0] in _IN_PASSING and not _is_about_the_writer(earlier):
+        return
     else:
         clause.signals.append(("accept", part))
+
+
+# "Di jalan" is on the way, but "ban pecah di jalan" is not.
+_IN_PASSING = frozenset(("di", "dijalan"))
+
+
+def _is_about_the_writer(earlier: Sequence[Part]) -> bool:
+    around = ("people", "already", "yes", "ya")
+    return all(p.kind in around or p.words == ("lagi",) for p in earlier)
 
 
 # --- judging -----------------------------------------------------------------------------------
