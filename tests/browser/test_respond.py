@@ -101,8 +101,8 @@ async def test_from_the_message_to_the_end_of_the_case(
     await expect(page.get_by_text("Anda sudah tiba.")).to_be_visible(timeout=20_000)
     await shoot(page, tmp_path / "3-arrived.png")
 
-    await page.get_by_text("Sudah selesai", exact=True).click()
-    await page.get_by_label("Bagaimana hasilnya?").select_option("referred")
+    await page.get_by_text("Selesai", exact=True).click()
+    await page.get_by_label("Dirujuk ke layanan lain").check()
     await page.get_by_label("Catatan").fill("diantar ke puskesmas Koba")
     await page.get_by_role("button", name="Kirim: selesai").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text(
