@@ -66,10 +66,10 @@ def classify(text: str, *, codes: Collection[str] = ()) -> Reading:
         why = "empty" if code is None else "not_understood"
         return Reading("ask", code, _line(_without_code(looked, tokens)), why=why)
     clauses = _clauses(said, after_code=_after_code(tokens))
-    meaning, why = _judged(clauses)
+    meaning, unclear = _judged(clauses)
     rest = _remaining(looked, tokens, clauses, meaning)
     outcome = _outcome(clauses) if meaning == "done" else None
-    return Reading(meaning, code, rest, outcome, why)
+    return Reading(meaning, code, rest, outcome, unclear)
 
 
 # --- the words we know -------------------------------------------------------------------------
@@ -351,9 +351,11 @@ def _spelt(word: str) -> tuple[tuple[str, ...], bool]:
     for shorter in (re.sub(r"(.)\1{2,}", r"\1", word), re.sub(r"(.)\1+", r"\1", word)):
         if shorter in known.single:
             return known.single[shorter], False
-    for ending in ("nya", "lah", "kah", "an"):
+    if word.endswith("n't"):
+        return ("tidak",), False
+    for ending in ("nya", "lah", "kah"):
         base = word.removesuffix(ending)
-        if ending != "an" and base != word and len(base) >= 3 and base in known.single:
+        if base != word and len(base) >= 3 and base in known.single:
             plain = known.single[base]
             return (*plain, "apa") if ending == "kah" else plain, False
     return _nearest(word)
@@ -426,7 +428,7 @@ def _clauses(said: Sequence[Token], *, after_code: int | None) -> list[Clause]:
         if token.kind == "word":
             run.append(token)
             continue
-        if token.folded not in _ENDS:
+        if token.folded not in _ENDS or (token.folded == "." and _abbreviates(said, token, run)):
             continue
         if run:
             clauses += _parted(run)
@@ -438,6 +440,16 @@ def _clauses(said: Sequence[Token], *, after_code: int | None) -> list[Clause]:
     for clause in clauses:
         _read(clause)
     return clauses
+
+
+def _abbreviates(said: Sequence[Token], stop: Token, run: Sequence[Token]) -> bool:
+    """Whether the full stop belongs to a "no." of a telephone or a house."""
+    after = next((token for token in said if token.start >= stop.end), None)
+    return bool(run) and run[-1].folded == "no" and after is not None and _is_numbered(after.folded)
+
+
+def _is_numbered(word: str) -> bool:
+    return word[0].isdigit() or word in ("hp", "wa", "telp", "tlp", "telepon", "rumah", "rekening")
 
 
 def _parted(run: Sequence[Token]) -> list[Clause]:
@@ -471,6 +483,9 @@ def _parts(run: Sequence[Token]) -> list[Part]:
         else:
             size = 1
             plain, torn = _spelt(written[place][0])
+            following = written[place + 1][0] if place + 1 < len(written) else " "
+            if written[place][0] == "no" and _is_numbered(following):
+                plain, torn = ("nomor",), False
         first, last = written[place][1], written[place + size - 1][1]
         token = Token(first.start, last.end, "")
         strange = len(plain) == 1 and plain[0] not in known.single and plain[0].isalpha()
@@ -494,9 +509,13 @@ def _phrases(spelt: Sequence[_Spelt]) -> list[Part]:
         size = max(1, _longest_in(known.kinds, words, place, known.longest))
         of = spelt[place : place + size]
         phrase = tuple(words[place : place + size])
+        kind = known.kind(phrase)
+        if phrase == ("jam",) and words[place + 1 : place + 2] and words[place + 1][0].isdigit():
+            # "Jam 5" is a time of day, "2 jam" is not.
+            kind = "soon" if place and words[place - 1][0].isdigit() else "later"
         parts.append(
             Part(
-                known.kind(phrase),
+                kind,
                 phrase,
                 of[0].token.start,
                 of[-1].token.end,
@@ -526,6 +545,10 @@ def _content(clause: Clause) -> list[Part]:
     return [part for part in clause.parts if part.kind not in ("filler", "contrast")]
 
 
+# "Siap kalau dibutuhkan", "siap kalau ada kendala saya kabari" are no conditions.
+_NO_CONDITION = frozenset(("kendala", "kabari", "dibutuhkan", "butuh", "perlu", "diperlukan"))
+
+
 def _skip_what_is_conditional(clauses: list[Clause]) -> None:
     """ "Kalau tidak hujan, saya bisa": neither the condition nor what hangs on it is an answer."""
     hangs = False
@@ -539,8 +562,11 @@ def _skip_what_is_conditional(clauses: list[Clause]) -> None:
         for place, part in enumerate(clause.parts):
             if part.kind == "conditional":
                 hangs = bool(content) and content[0] is part
+                said = {word for later in clause.parts[place:] for word in later.words}
                 clause.parts = clause.parts[:place]
                 clause.flags.add("conditional")
+                if clause.parts and not hangs and not said & _NO_CONDITION:
+                    clause.flags.add("on_condition")
                 break
 
 
@@ -555,12 +581,14 @@ def _read(clause: Clause) -> None:
             clause.signals.append(("accept", kept))
         return
     content = _content(clause)
-    soon = any(part.kind == "soon" for part in clause.parts)
+    soon = any(part.kind in ("soon", "can_last") for part in clause.parts)
     before: Part | None = None  # the part before this one
     denied: Part | None = None  # a "tidak" that still reaches
     reach = 0
     absorbing = 0  # parts that still belong to a "tidak bisa"
     somebody_else = False
+    repeated = True  # a second "tidak" says the first again: "no, I can't"
+    by_the_writer = bool(content) and content[0].kind == "people"
     for part in clause.parts:
         kind = part.kind
         if absorbing and kind in ("can", "can_last", "go", "arrived", "done", "handled", "ya"):
@@ -572,14 +600,22 @@ def _read(clause: Clause) -> None:
         elif absorbing:
             absorbing -= 1
         if kind in _DENIALS:
-            denied, reach = part, REACH
+            if denied is not None and (denied.kind == "bare_not" or not repeated):
+                clause.flags.add("torn")  # "bukan tidak bisa"
+            denied, reach, repeated = part, REACH, True
         elif kind in ("filler", "people", "already"):
-            somebody_else = somebody_else and kind != "people"
+            # "Anak saya" is not me.
+            of_mine = before is not None and before.kind == "others"
+            somebody_else = somebody_else and (kind != "people" or of_mine)
         elif kind == "others":
-            somebody_else = True
-            reach -= 1
+            # "Saya antar anak, tidak bisa" is still about me, "saya lihat orangnya tidak bisa" not.
+            somebody_else = not by_the_writer or part.words == ("orang",)
+            reach, repeated = reach - 1, False
         elif denied is not None and reach >= 0 and kind in _DENIABLE:
-            _deny(clause, denied, part, first=bool(content) and content[0] is denied)
+            if somebody_else and kind in ("yes", "can", "can_last", "go"):
+                clause.flags.add("unclear")  # "orangnya tidak bisa bicara"
+            else:
+                _deny(clause, denied, part, first=bool(content) and content[0] is denied)
             absorbing = REACH if kind in ("can", "can_last") else 0
             denied = None
         elif kind in _SIGNALS:
@@ -590,8 +626,9 @@ def _read(clause: Clause) -> None:
                 somebody_else = False
         elif kind in ("hedge", "later", "unclear", "wrong_number", "stop", "start"):
             clause.flags.add(kind)
+            repeated = False
         else:
-            reach -= 1
+            reach, repeated = reach - 1, False
         before = part
     if denied is not None:
         _left_hanging(clause, denied, content)
@@ -666,15 +703,21 @@ def _signal(
         if not earlier:
             clause.signals.append(("accept", part))
     elif kind == "yes":
-        number_of = part.words == ("86",) and (earlier or any(p.kind == "soon" for p in later[:1]))
-        if not number_of:
+        a_number = part.words == ("86",) and (
+            earlier or (later[:1] and later[0].words[0] in _COUNTED)
+        )
+        of_a_thing = part.words == ("ok",) and any(p.kind in ("neutral", "others") for p in earlier)
+        if not (a_number or of_a_thing):
             clause.signals.append(("accept", part))
     elif somebody_else and kind != "handled" and kind != "done":
         flags.add("unclear")
     elif kind in ("can", "can_last", "go"):
         _offer_of_help(clause, part, before, earlier=earlier, later=later)
     elif kind == "arrived":
-        if soon and not (before and before.kind == "already"):
+        there = before is not None and before.kind == "already"
+        if not there and any(p.kind == "later" for p in clause.parts):
+            flags.add("later")
+        elif soon and not there:
             clause.signals.append(("accept", part))
         else:
             clause.signals.append(("arrived", part))
@@ -685,6 +728,9 @@ def _signal(
     else:  # handled
         told = any(p.kind == "already" for p in earlier)
         clause.signals.append(("done" if told and not soon else "handled", part))
+
+
+_COUNTED = frozenset(("km", "m", "menit", "jam", "orang", "rt", "rw", "tahun", "hari"))
 
 
 def _offer_of_help(
@@ -735,7 +781,7 @@ def _judged(clauses: Sequence[Clause]) -> tuple[Meaning, str | None]:
         return "ask", "wrong_number"
     for kind in ("stop", "start"):
         if kind in flags and _is_nothing_but(clauses, kind):
-            return kind, None  # type: ignore[return-value]
+            return kind, None
     if "torn" in flags:
         return "ask", "ambiguous"
     meaning = _weighed(clauses, flags)
@@ -749,7 +795,8 @@ def _judged(clauses: Sequence[Clause]) -> tuple[Meaning, str | None]:
 def _is_nothing_but(clauses: Sequence[Clause], kind: str) -> bool:
     parts = [part for clause in clauses for part in clause.parts]
     asks = any(clause.asks for clause in clauses)
-    return not asks and all(part.kind in (kind, "filler", "people", "sorry") for part in parts)
+    around = (kind, "filler", "people", "sorry", "ya")
+    return not asks and parts[0].kind != "ya" and all(part.kind in around for part in parts)
 
 
 def _weighed(clauses: Sequence[Clause], flags: Collection[str]) -> Meaning | None:
@@ -770,7 +817,7 @@ def _weighed(clauses: Sequence[Clause], flags: Collection[str]) -> Meaning | Non
             return "obstacle"
         return "decline" if first == "decline" and "accept" not in said else None
     if "done" in said:
-        return None if "decline" in said else "done"
+        return None if "decline" in said or "stop" in flags else "done"
     if "arrived" in said:
         if "decline" in said:
             return None
@@ -794,7 +841,12 @@ def _yes_or_no(
     if "decline" in said:
         return "decline"
     if "accept" in said:
-        return None if said & {"excuse"} or "unclear" in flags else "accept"
+        if "excuse" in said or {"unclear", "on_condition"} & set(flags):
+            return None
+        # "Ok, terima kasih" may be no more than manners.
+        yes = {part.words for meaning, part, _ in signals if meaning == "accept"}
+        thanked = any(p.words == ("terima", "kasih") for clause in clauses for p in clause.parts)
+        return None if thanked and yes <= {("ok",), ("baik",)} else "accept"
     if "weak" in said:
         return None if "excuse" in said else "obstacle"
     if "excuse" in said:
