@@ -148,3 +148,238 @@ async def test_an_open_offer_says_what_where_how_far_and_until_when(browser: Bro
     assert buttons(page) == ["accept", "decline"]
     assert "SIMULASI" not in text
     assert not re.search(r"<(script|link|img|iframe)|src=|url\(|@import|http-equiv", page)
+
+
+async def test_a_centre_from_a_table_is_called_approximate(browser: Browser) -> None:
+    offer = offer_made(place=place(approximate=True))
+    await browser.happened(offer)
+    text = seen(await browser.get(offer))
+    assert "Kec. Koba (perkiraan)" in text
+    assert "sekitar 3,2 km" in text
+
+
+async def test_who_reported_is_shown_only_to_whoever_has_the_case_and_while_they_do(
+    browser: Browser,
+) -> None:
+    offer = offer_made()
+    await browser.happened(offer)
+    page = await browser.get(offer)
+    assert not any(word in page for word in CONTACT)
+    await browser.judged("accept", offer, reporter=reporter())
+    page = await browser.get(offer)
+    assert all(word in seen(page) for word in ("Anda menangani kasus ini.", *CONTACT))
+    assert 'href="tel:+6281299998888"' in page
+    assert 'href="sms:+6281299998888"' in page
+    assert buttons(page) == ["arrived", "done", "obstacle", "hand_back"]
+    await browser.judged("arrived", offer)
+    page = await browser.get(offer)
+    assert "Anda sudah tiba." in seen(page)
+    assert all(word in seen(page) for word in CONTACT)
+    assert buttons(page) == ["done", "obstacle", "hand_back"]
+    await browser.judged("done", offer)
+    page = await browser.get(offer)
+    assert "Selesai. Terima kasih banyak!" in seen(page)
+    assert not any(word in page for word in CONTACT)
+    assert buttons(page) == []
+
+
+async def test_a_case_that_a_coordinator_gave_is_theirs_at_once(browser: Browser) -> None:
+    offer = offer_assigned(reporter=reporter(name=None, email=None))
+    await browser.happened(offer)
+    page = await browser.get(offer)
+    assert "Anda menangani kasus ini." in seen(page)
+    assert "tanpa nama +6281299998888" in seen(page)
+    assert buttons(page) == ["arrived", "done", "obstacle", "hand_back"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "title"),
+    [
+        ("taken_by_another", "Sudah ada relawan lain"),
+        ("expired", "Waktu menjawab sudah lewat"),
+        ("case_closed", "Kasus ini sudah ditutup"),
+        ("lapsed", "Kasus ini dialihkan"),
+        ("released", "Koordinator mengalihkan kasus ini"),
+        ("a_word_of_tomorrow", "Tugas ini sudah berakhir"),
+    ],
+)
+async def test_what_is_over_says_why_and_has_no_buttons(
+    browser: Browser, reason: str, title: str
+) -> None:
+    offer = offer_made()
+    await browser.happened(offer, offer_closed(reason, offer=offer))
+    page = await browser.get(offer)
+    assert title in seen(page)
+    assert "K7P2M" in seen(page)
+    assert buttons(page) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "title"),
+    [
+        ("decline", "recorded", "Anda menjawab tidak bisa"),
+        ("hand_back", "recorded", "Anda batal datang"),
+        ("accept", "too_late", "Waktu menjawab sudah lewat"),
+        ("accept", "taken_by_another", "Sudah ada relawan lain"),
+        ("accept", "case_closed", "Kasus ini sudah ditutup"),
+    ],
+)
+async def test_an_answer_that_ends_an_offer_is_told_as_what_it_was(
+    browser: Browser, answer: str, verdict: str, title: str
+) -> None:
+    offer = offer_made()
+    await browser.happened(offer)
+    await browser.judged(answer, offer, verdict)
+    assert title in seen(await browser.get(offer))
+
+
+async def test_a_drill_says_so_above_all_else(browser: Browser) -> None:
+    offer, ping = offer_made(drill=True), volunteer_pinged(drill=True)
+    await browser.happened(offer, ping)
+    for about in (offer, ping):
+        assert seen(await browser.get(about)).startswith("SIMULASI")
+
+
+async def test_whoever_reads_english_gets_english_and_anybody_else_indonesian(
+    browser: Browser,
+) -> None:
+    for language, words in (("en", "Yes, I am coming"), ("jv", "Ya, saya datang")):
+        offer = offer_made(volunteer=offered_volunteer(language=language))
+        await browser.happened(offer)
+        page = await browser.get(offer)
+        assert words in seen(page)
+        assert f'<html lang="{language if language == "en" else "id"}">' in page
+
+
+async def test_names_from_elsewhere_cannot_become_markup(browser: Browser) -> None:
+    evil = '"><script>alert(1)</script>'
+    offer = offer_made(
+        volunteer=offered_volunteer(name=evil),
+        place=place(village_name=evil, subdistrict_name=evil),
+    )
+    await browser.happened(offer)
+    await browser.judged("accept", offer, reporter=reporter(name=evil, phone=evil, email=evil))
+    page = await browser.get(offer)
+    assert "<script" not in page
+    assert seen(page).count(evil) >= 4
+
+
+# --- what is done ---------------------------------------------------------------------------------
+
+
+async def test_looking_changes_nothing_however_a_scanner_looks(browser: Browser) -> None:
+    offer, ping = offer_made(), volunteer_pinged()
+    await browser.happened(offer, ping)
+    for about in (offer, ping):
+        for query in ("", "?answer=accept", "?sent=accept&n=0", "?thanks=1", "?sent=&n=-1"):
+            assert buttons(await browser.get(about, query))
+        for method in ("HEAD", "OPTIONS", "PUT", "DELETE"):
+            answer = await browser.http.request(method, link_of(about))
+            assert answer.status_code == (200 if method == "HEAD" else 405)
+    assert await said(browser.database) == []
+
+
+async def test_a_button_gives_the_answer_and_waits_until_it_is_judged(browser: Browser) -> None:
+    offer = offer_made()
+    await browser.happened(offer)
+    pressed = await browser.press(offer, "accept", words="  30 menit lagi\r\n")
+    assert pressed.headers["referrer-policy"] == "no-referrer"
+    (event,) = await said(browser.database)
+    given_ = event.data
+    assert (given_.answer, given_.words, given_.channel) == ("accept", "30 menit lagi", "link")
+    assert (given_.offer_id, event.subject) == (offer.data.offer_id, offer.subject)
+    assert given_.volunteer_id == offer.data.volunteer.id
+    page = await browser.follow(offer, pressed)
+    assert "Sedang diproses…" in seen(page)
+    assert buttons(page) == []
+    await browser.judged("accept", offer, reporter=reporter())
+    page = await browser.follow(offer, pressed)
+    assert "Sedang diproses" not in seen(page)
+    assert "http-equiv" not in page
+    assert "Anda menangani kasus ini." in seen(page)
+
+
+async def test_the_page_looks_ten_times_and_then_says_that_the_answer_is_stored(
+    browser: Browser,
+) -> None:
+    offer = offer_made()
+    await browser.happened(offer)
+    where, looks = (await browser.press(offer, "accept")).headers["location"], 0
+    while found := re.search(
+        r'http-equiv="refresh" content="1;url=([^"]+)"', page := await browser.get(offer, where)
+    ):
+        where, looks = html.unescape(found[1]), looks + 1
+        assert looks < 20
+    assert looks == pages.LOOKS == 10
+    assert "Jawaban Anda tersimpan." in seen(page)
+    for number in ("-1", "1e3", "99999999999", "٣", "x"):
+        page = await browser.get(offer, re.sub("n=.*", f"n={number}", where))
+        assert "http-equiv" not in page
+
+
+async def test_nothing_is_called_stored_that_is_not(browser: Browser) -> None:
+    offer, other = offer_made(), offer_made(answer_code="K7P2N")
+    await browser.happened(offer, other)
+    foreign = (await browser.press(other, "accept")).headers["location"]
+    for query in (foreign, f"?sent={offer.data.offer_id}&n=10", "?sent=accept&n=10"):
+        page = await browser.get(offer, query)
+        assert "tersimpan" not in seen(page)
+        assert buttons(page) == ["accept", "decline"]
+
+
+async def test_an_answer_that_changes_no_state_is_waited_for_as_well(browser: Browser) -> None:
+    offer = offer_assigned()
+    await browser.happened(offer)
+    pressed = await browser.press(offer, "obstacle", words="jalan banjir")
+    assert "Sedang diproses" in seen(await browser.follow(offer, pressed))
+    await browser.judged("obstacle", offer)
+    text = seen(await browser.follow(offer, pressed))
+    assert "Kendala Anda tercatat. Koordinator sudah diberi tahu." in text
+    assert "Anda menangani kasus ini." in text
+
+
+async def test_done_before_accepting_says_what_comes_first(browser: Browser) -> None:
+    offer = offer_made()
+    await browser.happened(offer)
+    pressed = await browser.press(offer, "done", outcome="resolved")
+    await browser.judged("done", offer, "not_accepted_yet")
+    page = await browser.follow(offer, pressed)
+    assert "Kasus ini belum Anda terima." in seen(page)
+    assert buttons(page) == ["accept", "decline"]
+
+
+async def test_double_clicks_and_reloads_are_one_answer(browser: Browser) -> None:
+    offer = offer_made()
+    await browser.happened(offer)
+    form = {"answer": "accept", "once": nonce(await browser.get(offer)), "words": "ya"}
+    clicks = await asyncio.gather(*(browser.post(offer, form) for _ in range(5)))
+    assert {answer.status_code for answer in clicks} == {303}
+    assert len({answer.headers["location"] for answer in clicks}) == 1
+    assert await browser.answers() == [("accept", None, "ya")]
+    await browser.judged("accept", offer)
+    for again in (form, {"answer": "accept", "once": "another"}):
+        assert "Anda menangani kasus ini." in seen(
+            await browser.follow(offer, await browser.post(offer, again))
+        )
+    assert len(await browser.answers()) == 1
+    await browser.judged("done", offer)
+    await browser.press(offer, "done", outcome="resolved", once="x")
+    assert len(await browser.answers()) == 1
+
+
+async def test_who_comes_too_late_reads_it_and_assignment_hears_of_it(browser: Browser) -> None:
+    offer = offer_made()
+    await browser.happened(offer)
+    opened = nonce(await browser.get(offer))
+    await browser.happened(offer_closed("taken_by_another", offer=offer))
+    page = await browser.follow(offer, await browser.press(offer, "accept", once=opened))
+    assert "Sudah ada relawan lain" in seen(page)
+    assert await browser.answers() == [("accept", None, None)]
+
+
+async def test_a_deadline_that_has_just_passed_is_told(browser: Browser) -> None:
+    offer = offer_made(respond_by=datetime.now(UTC) - timedelta(seconds=1))
+    await browser.happened(offer)
+    page = await browser.get(offer)
+    assert "Batas waktu menjawab baru saja lewat." in seen(page)
+    assert buttons(page) == ["accept", "decline"]
