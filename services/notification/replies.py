@@ -432,6 +432,8 @@ def _clauses(said: Sequence[Token], *, after_code: int | None) -> list[Clause]:
             continue
         if run:
             clauses += _parted(run)
+            if token.folded == "/" and clauses[-1].parts[-1].kind in ("yes", "ya", "not"):
+                clauses[-1].flags.add("torn")  # "ya/tidak"
             clauses[-1].after_code = clauses[-1].parts[0].start == after_code
             run = []
         if token.folded == "?" and clauses:
@@ -620,24 +622,40 @@ def _read(clause: Clause) -> None:
             denied = None
         elif kind in _SIGNALS:
             _signal(clause, part, before, soon=soon, somebody_else=somebody_else)
-            if kind == "no":
-                absorbing = REACH
+            if kind == "no" or (kind == "weak" and "tidak" in part.words):
+                absorbing = REACH  # "batal datang", "orangnya tidak mau ikut"
             if kind != "ya":
                 somebody_else = False
         elif kind in ("hedge", "later", "unclear", "wrong_number", "stop", "start"):
             clause.flags.add(kind)
             repeated = False
+            absorbing = REACH if kind == "unclear" and "tidak" in part.words else 0
         else:
             reach, repeated = reach - 1, False
         before = part
     if denied is not None:
         _left_hanging(clause, denied, content)
+    if (clause.signals or clause.contrast) and _puts_off(clause, content):
+        clause.flags.add("on_condition")
 
 
 _DENIABLE = frozenset(
     ("yes", "can", "can_last", "go", "arrived", "done", "handled", "obstacle", "weak", "excuse")
 )
 _SIGNALS = _DENIABLE | {"ya", "no", "sorry"}
+
+
+def _puts_off(clause: Clause, content: Sequence[Part]) -> bool:
+    """ "Siap besok", "ok nanti", "siap, tapi baru bisa jam 5": that is no yes to now."""
+    delays = [part for part in content if part.kind in ("later", "hedge")]
+    if any(part.words in _ANOTHER_DAY for part in delays):
+        return True
+    rest = [part for part in content if part not in delays]
+    mere = all(part.kind in ("yes", "ya", "people") for part in rest)
+    return bool(delays) and (clause.contrast or mere)
+
+
+_ANOTHER_DAY = frozenset((("besok",), ("minggu", "depan"), ("kapan", "kapan")))
 
 
 def _is_question(clause: Clause) -> bool:
@@ -660,6 +678,8 @@ def _answer_before_a_question(clause: Clause) -> Part | None:
     rest = {part.kind for part in content[1:]}
     if rest & {"not", "not_yet", "bare_not", "no", "hedge", "wrong_number"}:
         return None
+    # "Siap, alamatnya?", but not "oke meluncur ke lokasi?"
+    asked = asked and ("question" in rest or len(content) == 2)
     return content[0] if asked or (clause.after_code and content[0].kind == "ya") else None
 
 
@@ -715,6 +735,8 @@ def _signal(
         _offer_of_help(clause, part, before, earlier=earlier, later=later)
     elif kind == "arrived":
         there = before is not None and before.kind == "already"
+        if part.words[0] == "di" and not _is_about_the_writer(earlier):
+            return  # "tunggu di lokasi"
         if not there and any(p.kind == "later" for p in clause.parts):
             flags.add("later")
         elif soon and not there:
@@ -843,6 +865,9 @@ def _yes_or_no(
     if "accept" in said:
         if "excuse" in said or {"unclear", "on_condition"} & set(flags):
             return None
+        # "Ya, maaf" may go on with a no.
+        if [meaning for meaning, *_ in signals if meaning in ("accept", "sorry")][-1] == "sorry":
+            return None
         # "Ok, terima kasih" may be no more than manners.
         yes = {part.words for meaning, part, _ in signals if meaning == "accept"}
         thanked = any(p.words == ("terima", "kasih") for clause in clauses for p in clause.parts)
@@ -943,5 +968,7 @@ def _remaining(
     rest = _line(_without_code(text, tokens, start))
     if not start:
         return rest
-    rest = rest.lstrip(" .,;:!-/_|")
+    rest = rest.lstrip(" .,;:!-/_|*\"')")
+    if not any(c.isalnum() or unicodedata.category(c) == "So" for c in rest):
+        return ""
     return rest[1:-1] if re.fullmatch(r"\([^()]*\)", rest) else rest

@@ -237,6 +237,51 @@ def test_one_slip_of_the_thumb_never_makes_the_opposite(text: str, meaning: str)
             assert found not in ("arrived", "done"), words
 
 
+# --- what stands around a word -----------------------------------------------------------------
+
+NOT = ("tidak", "tdk", "gak", "ga", "g", "nggak", "ndak", "dak", "blm", "belum", "idak", "enggak")
+ABLE = ("bisa", "bs", "sanggup", "siap", "pacak", "bersedia", "mau", "dapat", "ikut")
+BEFORE = ("", "maaf ", "pak ", "saya ", "siap ", "ya ", "iya, ", "ok ", "K7M2P ", "waduh ")
+AFTER = ("", " pak", " ya", " datang", " ke sana", " hari ini", " otw", " sampai lokasi", "!!")
+
+
+@given(
+    st.sampled_from(BEFORE), st.sampled_from(NOT), st.sampled_from(["", "saya ", "juga ", "akan "]),
+    st.sampled_from(ABLE), st.sampled_from(AFTER),
+)  # fmt: skip
+def test_what_is_denied_is_never_accepted(
+    before: str, denial: str, between: str, able: str, after: str
+) -> None:
+    text = f"{before}{denial} {between}{able}{after}"
+    assert classify(text, codes=OPEN).meaning in ("decline", "ask"), text
+
+
+@given(
+    st.sampled_from(["belum", "blm", "tidak", "gak", "hampir", "kalau sudah", "nanti kalau"]),
+    st.sampled_from(["sampai", "tiba", "selesai", "beres", "nyampe", "di lokasi", "diantar"]),
+    st.sampled_from(["", " pak", " juga", " ke lokasi", " orangnya"]),
+)
+def test_what_has_not_happened_yet_is_not_reported_as_happened(
+    denial: str, what: str, after: str
+) -> None:
+    text = f"saya {denial} {what}{after}"
+    assert classify(text).meaning not in ("arrived", "done"), text
+
+
+# One sentence, in which a code does not say that it is our command.
+PLAIN = [
+    row["text"]
+    for row in TABLE
+    if row["meaning"] in ("accept", "arrived", "done", "decline")
+    and not re.search(r"[,.?]|\b(tapi|tp|but)\b|k ?7", row["text"].lower())
+]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_what_ends_in_a_question_mark_is_asked_back(text: str) -> None:
+    assert classify(f"{text}?", codes=OPEN).meaning == "ask"
+
+
 # --- what our own messages tell people to write ------------------------------------------------
 
 
