@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import httpx2
 import pytest
@@ -36,6 +37,7 @@ from tests.integration.conftest import run
 from tests.integration.sending import Senders, said
 
 SETTINGS = NotificationSettings(channels="sandbox", public_url="http://test")
+OPEN, GIVEN, PING, NEVER_ASKED = offer_made(), offer_assigned(), volunteer_pinged(), offer_made()
 CONTACT = ("Budi", "+6281299998888", "budi@example.org")
 # What a page may weigh, so that it opens on a bad connection.
 LARGEST = 15_000
@@ -383,3 +385,193 @@ async def test_a_deadline_that_has_just_passed_is_told(browser: Browser) -> None
     page = await browser.get(offer)
     assert "Batas waktu menjawab baru saja lewat." in seen(page)
     assert buttons(page) == ["accept", "decline"]
+
+
+@pytest.mark.parametrize(
+    ("form", "sentence"),
+    [
+        ({"answer": "obstacle"}, "Mohon tulis apa kendalanya."),
+        ({"answer": "obstacle", "words": " \r\n\x07"}, "Mohon tulis apa kendalanya."),
+        ({"answer": "done"}, "Mohon pilih bagaimana hasilnya."),
+        ({"answer": "done", "outcome": "great"}, "Mohon pilih bagaimana hasilnya."),
+        ({"answer": "perhaps"}, "Jawaban itu tidak kami kenal."),
+        ({"answer": "alive"}, "Jawaban itu tidak kami kenal."),
+        ({}, "Jawaban itu tidak kami kenal."),
+    ],
+)
+async def test_what_is_missing_is_asked_for_and_nothing_is_stored(
+    browser: Browser, form: dict[str, str], sentence: str
+) -> None:
+    offer = offer_assigned(reporter=reporter())
+    await browser.happened(offer)
+    answer = await browser.post(offer, form)
+    assert answer.status_code == 422
+    assert f"Belum terkirim. {sentence}" in seen(answer.text)
+    assert buttons(answer.text) == ["arrived", "done", "obstacle", "hand_back"]
+    assert await browser.answers() == []
+
+
+async def test_words_are_stored_without_what_a_terminal_obeys_and_never_shown_as_markup(
+    browser: Browser,
+) -> None:
+    offer = offer_assigned()
+    await browser.happened(offer)
+    words = "<b>banjir</b>\x00\x1b[2J & \u202e\U0001f30a" + "x" * 900
+    await browser.press(offer, "obstacle", words=words)
+    ((_, _, stored),) = await browser.answers()
+    assert stored is not None
+    assert stored.startswith("<b>banjir</b>[2J & \u202e\U0001f30ax")
+    assert len(stored) <= pages.WORDS_AT_MOST
+    assert "banjir" not in await browser.get(offer)
+
+
+async def test_a_body_that_is_no_form_of_ours_is_answered_with_a_page(browser: Browser) -> None:
+    offer = offer_made()
+    await browser.happened(offer)
+    for content, kind in (
+        (b'{"answer": "accept"}', "application/json"),
+        (b"answer=accept", "text/plain"),
+        (b"--x\r\n\r\n", "multipart/form-data; boundary=x; charset=undefined"),
+        (b"\xff\xfe&=&&%zz=%ff", pages.FORM),
+        (b"", pages.FORM),
+    ):
+        answer = await browser.http.post(
+            link_of(offer), content=content, headers={"content-type": kind}
+        )
+        assert answer.status_code == 422
+        assert "Jawaban itu tidak kami kenal." in seen(answer.text)
+    assert await said(browser.database) == []
+
+
+async def test_a_test_of_reachability_is_one_button(browser: Browser) -> None:
+    ping = volunteer_pinged()
+    await browser.happened(ping)
+    page = await browser.get(ping)
+    assert "tidak ada kejadian dan tidak ada yang menunggu" in seen(page)
+    assert buttons(page) == ["alive"]
+    refused = await browser.post(ping, {"answer": "accept"})
+    assert refused.status_code == 422
+    pressed = await browser.press(ping, "alive")
+    assert "Terima kasih!" in seen(await browser.follow(ping, pressed))
+    assert "Terima kasih!" in seen(await browser.get(ping))
+    await browser.post(ping, {"answer": "alive"})
+    (event,) = await said(browser.database)
+    assert isinstance(event, PingAnswered)
+    assert (event.subject, event.data.ping_id, event.data.channel) == (
+        ping.data.volunteer.id, ping.data.ping_id, "link",
+    )  # fmt: skip
+
+
+async def test_a_sign_of_life_is_taken_after_the_test_as_well(browser: Browser) -> None:
+    ping = volunteer_pinged(respond_by=datetime.now(UTC) - timedelta(seconds=1))
+    await browser.happened(ping)
+    assert "Waktu uji ini sudah lewat" in seen(await browser.get(ping))
+    assert "Terima kasih!" in seen(await browser.follow(ping, await browser.press(ping, "alive")))
+    assert len(await said(browser.database)) == 1
+
+
+# --- links that open nothing ----------------------------------------------------------------------
+
+
+async def test_a_forged_or_damaged_link_opens_nothing_and_says_what_to_do(
+    browser: Browser,
+) -> None:
+    offer, other = offer_made(), offer_made(answer_code="K7P2N")
+    await browser.happened(offer, other)
+    good = link_of(offer)
+    elsewhere = link_of(other)[-11:]
+    for bad in (
+        good[:-1], good + "A", good[:-11] + elsewhere, good[:-11], good[:-11] + "A" * 11,
+        good.replace("K7P2M", "K7P2N"), good.replace("K7P2M", "ZZZZZ"), good.lower(),
+        "http://test/r/%00%00%00%00%00" + elsewhere, "http://test/r/é%F0%9F%8C%8A" + elsewhere,
+        "http://test/r/%20",
+    ):  # fmt: skip
+        for method in ("GET", "POST"):
+            answer = await browser.http.request(method, bad, data={"answer": "accept"})
+            assert answer.status_code == 403, bad
+            assert "Tautan ini tidak benar" in seen(answer.text)
+            assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+            assert not any(word in answer.text for word in ("Siti", "Koba", "K7P2M"))
+    assert await said(browser.database) == []
+
+
+async def test_a_link_is_good_for_a_while_and_then_says_so(browser: Browser) -> None:
+    offer = offer_assigned(reporter=reporter())
+    await browser.happened(offer)
+    await run(browser.database, "UPDATE asked SET asked_at = now() - interval '29 days 23 hours'")
+    assert await browser.get(offer)
+    await run(browser.database, "UPDATE asked SET asked_at = now() - interval '30 days 1 second'")
+    page = await browser.get(offer, status=410)
+    assert "Tautan ini sudah terlalu lama" in seen(page)
+    assert not any(word in page for word in CONTACT)
+    assert (await browser.post(offer, {"answer": "done", "outcome": "resolved"})).status_code == 410
+    assert await said(browser.database) == []
+
+
+async def test_two_offers_with_one_code_are_told_apart_by_their_signatures(
+    browser: Browser,
+) -> None:
+    first, second = offer_made(), offer_made(people=7)
+    await browser.happened(first, second)
+    assert "1 orang" in seen(await browser.get(first))
+    assert "7 orang" in seen(await browser.get(second))
+
+
+async def test_without_its_database_the_page_says_that_nothing_may_be_stored() -> None:
+    away = NotificationSettings(
+        database_url="postgresql+asyncpg://nobody@127.0.0.1:1/{service}"
+    ).database_url_of("notification")
+    database = Database(away)
+    transport = httpx2.ASGITransport(app=make_app(database))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as http:
+        answer = await http.post(link_of(offer_made()), data={"answer": "accept"})
+    await database.close()
+    assert answer.status_code == 503
+    assert "Sedang ada gangguan" in seen(answer.text)
+
+
+# --- whatever anybody sends -----------------------------------------------------------------------
+
+TEXTS = st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace").decode())
+WORDS = ["accept", "decline", "arrived", "done", "obstacle", "hand_back", "alive", "resolved"]
+FIELDS = st.sampled_from(["answer", "outcome", "words", "once", "x"])
+ANYTHING = hypothesis_settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@ANYTHING
+@given(token=TEXTS, tail=TEXTS)
+async def test_no_token_breaks_the_page(browser: Browser, token: str, tail: str) -> None:
+    for path in (token, "K7P2M" + token, link_of(NEVER_ASKED).rpartition("/")[2] + tail):
+        for method in ("GET", "POST"):
+            answer = await browser.http.request(method, f"/r/{quote(path, safe='')}")
+            assert answer.status_code in (307, 403, 404)  # a slash makes it another address
+
+
+@ANYTHING
+@given(
+    form=st.dictionaries(FIELDS, st.sampled_from(WORDS) | TEXTS, max_size=5),
+    query=st.dictionaries(st.sampled_from(["sent", "n", "thanks"]), TEXTS, max_size=3),
+)
+async def test_no_form_and_no_query_breaks_the_page(
+    browser: Browser, form: dict[str, str], query: dict[str, str]
+) -> None:
+    await browser.happened(OPEN, GIVEN, PING)
+    for about in (OPEN, GIVEN, PING):
+        assert await browser.get(about, "?" + urlencode(query))
+        answer = await browser.post(about, form)
+        assert answer.status_code in (303, 422)
+        if answer.status_code == 303:
+            assert await browser.follow(about, answer)
+
+
+@ANYTHING
+@given(body=st.binary(max_size=200))
+async def test_no_bytes_break_the_page(browser: Browser, body: bytes) -> None:
+    await browser.happened(OPEN)
+    for content in (body, b"answer=accept&words=" + body):
+        answer = await browser.http.post(
+            link_of(OPEN), content=content, headers={"content-type": pages.FORM}
+        )
+        assert answer.status_code in (303, 422)
