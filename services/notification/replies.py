@@ -184,8 +184,9 @@ def _tokens(text: str) -> Iterator[Token]:
 TWO = "two codes"
 _UNITS = re.compile(r"\d+(mnt|menit|jam|km|m|rb|jt|hr|thn|org|x|k)", re.IGNORECASE)
 _NUMBERED = re.compile(r"(rt|rw)\d\w*|(jam|jl|km|gg|no|ber|ke|blok|kav|h|hp)\d+", re.IGNORECASE)
-# What is read or typed for what: no two codes of a person's few offers differ by this alone.
-_ALIKE = str.maketrans("0OQD1ILJT5S2Z8B6GUVW", "0000111115522886G"[:16] + "UUUU")
+# What is read or typed for what, also letters that codes do not have.
+_LOOK_ALIKES = ("0OQD", "1ILJT", "5S", "2Z", "8B", "6G", "UVW")
+_ALIKE = str.maketrans({letter: group[0] for group in _LOOK_ALIKES for letter in group})
 
 
 def _valid(codes: Collection[str]) -> list[str]:
@@ -539,10 +540,6 @@ def _longest_in(
     return 0
 
 
-# Said around an answer, not part of it.
-_AROUND = frozenset(("filler", "people", "sorry", "already", "contrast"))
-
-
 def _content(clause: Clause) -> list[Part]:
     return [part for part in clause.parts if part.kind not in ("filler", "contrast")]
 
@@ -679,7 +676,8 @@ def _answer_before_a_question(clause: Clause) -> Part | None:
     if rest & {"not", "not_yet", "bare_not", "no", "hedge", "wrong_number"}:
         return None
     # "Siap, alamatnya?", but not "oke meluncur ke lokasi?"
-    asked = asked and ("question" in rest or len(content) == 2)
+    short = len(content) == 2 and content[0].kind != "go"
+    asked = asked and ("question" in rest or short)
     return content[0] if asked or (clause.after_code and content[0].kind == "ya") else None
 
 

@@ -88,6 +88,7 @@ def test_a_code_is_found_without_knowing_the_senders_codes(text: str, code: str 
         ("K7M2 YA", ["K7M2P"], "K7M2P"),
         ("K7M2PP YA", ["K7M2P"], "K7M2P"),
         ("KM72P YA", ["K7M2P"], "K7M2P"),
+        ("8OZGT ya", ["BQ2GT", "K7M2P"], "BQ2GT"),  # three letters taken for others
         ("K 7 M 2 P ya", ["K7M2P"], "K7M2P"),
         ("K7M2X YA", ["K7M2P", "K7M2R"], "K7M2X"),  # near to two: as it stands
         ("K7M2R K7M2R ya", ["K7M2P", "K7M2R"], "K7M2R"),
