@@ -733,7 +733,7 @@ def _signal(
         _offer_of_help(clause, part, before, earlier=earlier, later=later)
     elif kind == "arrived":
         there = before is not None and before.kind == "already"
-        if part.words[0] == "di" and not _is_about_the_writer(earlier):
+        if part.words[0] in ("di", "ada") and not _is_about_the_writer(earlier):
             return  # "tunggu di lokasi"
         if not there and any(p.kind == "later" for p in clause.parts):
             flags.add("later")
@@ -779,13 +779,14 @@ def _offer_of_help(
         clause.signals.append(("accept", part))
 
 
-# "Di jalan" is on the way, but "ban pecah di jalan" is not.
-_IN_PASSING = frozenset(("di", "dijalan"))
+# "Di jalan" is on the way, but "ban pecah di jalan" is not, nor "jalan ke sana longsor".
+_IN_PASSING = frozenset(("di", "dijalan", "ke"))
+_STILL_THE_WRITER = frozenset((("lagi",), ("langsung",), ("yang",)))
 
 
 def _is_about_the_writer(earlier: Sequence[Part]) -> bool:
-    around = ("people", "already", "yes", "ya")
-    return all(p.kind in around or p.words == ("lagi",) for p in earlier)
+    around = ("people", "already", "yes", "ya", "soon", "later", "can", "go", "not", "not_yet")
+    return all(p.kind in around or p.words in _STILL_THE_WRITER for p in earlier)
 
 
 # --- judging -----------------------------------------------------------------------------------
