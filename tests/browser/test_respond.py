@@ -6,6 +6,7 @@ The whole system runs, and the browser is a real one of 360 px without JavaScrip
 import re
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -45,15 +46,24 @@ async def stack() -> AsyncIterator[Stack]:
             yield started
 
 
-@pytest.fixture
-async def page() -> AsyncIterator[Page]:
+@asynccontextmanager
+async def phone(*arguments: str, **looks: Any) -> AsyncIterator[Page]:
+    """A browser as on a small phone; it runs no script and loads nothing from elsewhere."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *arguments]
+        )
         context = await browser.new_context(
-            viewport=PHONE, java_script_enabled=False, locale="id-ID"
+            viewport=PHONE, java_script_enabled=False, locale="id-ID", **looks
         )
         yield await context.new_page()
         await browser.close()
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Page]:
+    async with phone() as opened:
+        yield opened
 
 
 async def report(stack: Stack, **values: Any) -> str:
@@ -126,11 +136,13 @@ async def test_from_the_message_to_the_end_of_the_case(
     assert [row.purpose for row in news] == ["acknowledged", "news_accepted", "news_closed"]
 
 
-async def test_whoever_was_too_late_reads_why(page: Page, stack: Stack) -> None:
+async def test_whoever_said_no_has_nothing_left_to_press(page: Page, stack: Stack) -> None:
     await report(stack)
     link = await link_on_a_phone(page, stack)
     await page.goto(link)
-    await page.get_by_role("button", name="Tidak bisa", exact=True).click()
+    await page.get_by_text("Tambah pesan").click()
+    await page.get_by_label("Pesan untuk koordinator").fill("sedang di luar kota")
+    await page.get_by_role("button", name="Tidak bisa").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text(
         "Anda menjawab tidak bisa", timeout=20_000
     )
@@ -138,6 +150,31 @@ async def test_whoever_was_too_late_reads_why(page: Page, stack: Stack) -> None:
     await expect(page.get_by_role("button")).to_have_count(0)
     await page.goto(link[:-1] + ("A" if link[-1] != "A" else "B"))
     await expect(page.get_by_role("heading", level=1)).to_have_text("Tautan ini tidak benar")
+    (said,) = await stack.rows("assignment", "SELECT answer, words, channel FROM answers")
+    assert tuple(said) == ("decline", "sedang di luar kota", "link")
+
+
+async def test_letters_of_twice_the_size_and_a_dark_screen_fit_the_phone(
+    page: Page, stack: Stack, tmp_path: Path
+) -> None:
+    await report(stack)
+    link = await link_on_a_phone(page, stack)
+    large = "--blink-settings=defaultFontSize=32"
+    async with phone(large, color_scheme="dark") as reader:
+        asked_for: list[str] = []
+        reader.on("request", lambda request: asked_for.append(request.url))
+        await reader.goto(link)
+        await shoot(reader, tmp_path / "large-open.png")
+        assert asked_for == [link]  # the page is all that is loaded
+        await reader.get_by_role("button", name="Ya, saya datang").click()
+        await expect(reader.get_by_text("Anda menangani kasus ini.")).to_be_visible(timeout=20_000)
+        for title in ("Selesai", "Ada kendala", "Tidak jadi datang"):
+            await reader.get_by_text(title, exact=True).click()
+        await shoot(reader, tmp_path / "large-accepted.png")
+        for button in await reader.get_by_role("button").all():
+            box = await button.bounding_box()
+            assert box is not None
+            assert box["height"] >= 44
 
 
 async def href_of(page: Page, name: str) -> str:
@@ -146,7 +183,6 @@ async def href_of(page: Page, name: str) -> str:
 
 async def shoot(page: Page, file: Path) -> None:
     """A picture of the whole page, which must not be wider than the phone."""
-    await page.screenshot(path=file, full_page=True)
-    box = await page.locator("body").bounding_box()
-    assert box is not None
-    assert box["width"] <= PHONE["width"]
+    picture = await page.screenshot(path=file, full_page=True)
+    width = int.from_bytes(picture[16:20])  # of a PNG
+    assert width == PHONE["width"]
