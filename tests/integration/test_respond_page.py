@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -183,6 +184,20 @@ async def test_who_reported_is_shown_only_to_whoever_has_the_case_and_while_they
     assert "Selesai. Terima kasih banyak!" in seen(page)
     assert not any(word in page for word in CONTACT)
     assert buttons(page) == []
+
+
+async def test_a_contact_that_came_too_early_is_kept_back(browser: Browser) -> None:
+    offer = offer_made()
+    await browser.happened(offer)
+    contact = json.dumps(dict(zip(("name", "phone", "email"), CONTACT, strict=True)))
+    await run(
+        browser.database, "UPDATE asked SET reporter = CAST(:contact AS jsonb)", contact=contact
+    )
+    page = await browser.get(offer)
+    assert not any(word in page for word in CONTACT)
+    await browser.judged("accept", offer)
+    text = seen(await browser.get(offer))
+    assert all(word in text for word in CONTACT)
 
 
 async def test_a_case_that_a_coordinator_gave_is_theirs_at_once(browser: Browser) -> None:
