@@ -59,13 +59,13 @@ def compose(settings: NotificationSettings | None = None) -> Service:
         pages.router(
             service.database,
             links=settings.links,
-            public_url=settings.public_url,
             max_age=timedelta(days=settings.respond_link_days),
         ),
         webhooks.router(service.database, settings=settings, office=office),
     ]
     if "sandbox" in settings.channel_names:
         service.routers.append(api.router(service.database, office=office))
+    service.body_limits = webhooks.BODY_LIMITS
     service.measures = [measure_messages]
     service.closing = [channel.close for channel in office.routes.channels]
     return service

@@ -78,7 +78,7 @@ class _Closed(Exception):
         self.why = why
 
 
-def router(database: Database, *, links: Links, public_url: str, max_age: timedelta) -> APIRouter:
+def router(database: Database, *, links: Links, max_age: timedelta) -> APIRouter:
     """The page; a link to what was asked longer ago than ``max_age`` no longer opens it.
 
     Nobody tries 64 bits of signature through over a network: there is no limit on tries.

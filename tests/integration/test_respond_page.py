@@ -115,9 +115,7 @@ def buttons(page: str) -> list[str]:
 def make_app(database: Database, **values: Any) -> FastAPI:
     app = FastAPI()
     given_: dict[str, Any] = {"max_age": timedelta(days=30), **values}
-    app.include_router(
-        pages.router(database, links=SETTINGS.links, public_url=SETTINGS.public_url, **given_)
-    )
+    app.include_router(pages.router(database, links=SETTINGS.links, **given_))
     errors.install(app)
     return app
 
