@@ -68,6 +68,9 @@ def classify(text: str, *, codes: Collection[str] = ()) -> Reading:
     clauses = _clauses(said, after_code=_after_code(tokens))
     meaning, unclear = _judged(clauses)
     rest = _remaining(looked, tokens, clauses, meaning)
+    if len(text.strip()) > LOOKED_AT:
+        # What stands further back may say the opposite.
+        return Reading("ask", code, rest, why="not_understood")
     outcome = _outcome(clauses) if meaning == "done" else None
     return Reading(meaning, code, rest, outcome, unclear)
 
@@ -617,6 +620,9 @@ def _read(clause: Clause) -> None:
                 _deny(clause, denied, part, first=bool(content) and content[0] is denied)
             absorbing = REACH if kind in ("can", "can_last") else 0
             denied = None
+        elif kind == "no" and denied is not None and before is denied:
+            clause.flags.add("torn")  # "jangan batalkan"
+            denied = None
         elif kind in _SIGNALS:
             _signal(clause, part, before, soon=soon, somebody_else=somebody_else)
             if kind == "no" or (kind == "weak" and "tidak" in part.words):
@@ -769,6 +775,8 @@ def _offer_of_help(
         clause.flags.add("unclear")
     elif part.kind == "can_last" and any(p.kind not in ("people",) for p in later):
         return
+    elif part.kind == "can" and not agreed and _is_about_something_else(earlier):
+        clause.flags.add("unclear")
     elif "hedge" in kinds:
         clause.flags.add("hedge")
     elif not agreed and (kinds | {p.kind for p in later}) & {"later"}:
@@ -777,6 +785,12 @@ def _offer_of_help(
         return
     else:
         clause.signals.append(("accept", part))
+
+
+def _is_about_something_else(earlier: Sequence[Part]) -> bool:
+    """ "Kemarin bapak itu bisa makan sendiri": what we do not know stands before it, and no "saya"."""
+    kinds = {p.kind for p in earlier}
+    return "neutral" in kinds and not kinds & {"people", "yes", "ya", "sorry"}
 
 
 # "Di jalan" is on the way, but "ban pecah di jalan" is not, nor "jalan ke sana longsor".
