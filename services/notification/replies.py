@@ -788,7 +788,7 @@ def _offer_of_help(
 
 
 def _is_about_something_else(earlier: Sequence[Part]) -> bool:
-    """ "Kemarin bapak itu bisa makan sendiri": what we do not know stands before it, and no "saya"."""
+    """ "Kemarin bapak itu bisa makan": what we do not know stands before it, and no "saya"."""
     kinds = {p.kind for p in earlier}
     return "neutral" in kinds and not kinds & {"people", "yes", "ya", "sorry"}
 

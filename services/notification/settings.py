@@ -14,6 +14,8 @@ from shared.settings import LinkSettings
 KNOWN_CHANNELS = ("sandbox", "sms", "email", "twilio", "apprise")
 # As long as a key that signs links: nobody can try it through over a network.
 SHORTEST_SECRET = 16
+# So that an offer with a link stays one SMS segment (texts.py).
+LONGEST_ADDRESS = 40
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -121,6 +123,25 @@ class NotificationSettings(LinkSettings):
     # Each takes a thread.
     apprise_concurrency: int = Field(default=4, ge=1)
     apprise_cost_per_segment: float = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def links_can_be_opened(self) -> Self:
+        """Outside development a link must lead here; everywhere it must leave an SMS its room."""
+        if len(self.public_url) > LONGEST_ADDRESS:
+            raise ValueError(
+                f"JANGKAU_PUBLIC_URL has {len(self.public_url)} characters; with more than "
+                f"{LONGEST_ADDRESS} an SMS has no room for the link and the place"
+            )
+        if self.environment == "development" or not self.public_url:
+            return self
+        parts = urlsplit(self.public_url)
+        if parts.scheme != "https" or parts.hostname in _LOOPBACK:
+            raise ValueError(
+                "JANGKAU_PUBLIC_URL: links lead to a page with names and numbers; set the https "
+                "address under which volunteers reach it, or set it to nothing for messages "
+                "without a link"
+            )
+        return self
 
     @property
     def channel_names(self) -> list[str]:

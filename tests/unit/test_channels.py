@@ -50,8 +50,14 @@ def settings(**given: Any) -> NotificationSettings:
 
 
 def production(**given: Any) -> NotificationSettings:
-    keys = SecretStr("a key of this year")
-    return settings(environment="production", link_keys=keys, **given)
+    return settings(
+        **{
+            "environment": "production",
+            "link_keys": SecretStr("a key of this year"),
+            "public_url": "https://jangkau.example",
+            **given,
+        }
+    )
 
 
 def outgoing(**values: Any) -> Outgoing:

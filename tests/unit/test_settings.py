@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -10,6 +11,8 @@ from services.assignment.settings import AssignmentSettings
 from services.intake.settings import IntakeSettings
 from services.notification.settings import NotificationSettings
 from shared.settings import Settings
+
+HTTPS = "https://jangkau.example"
 
 
 @pytest.fixture(autouse=True)
@@ -126,9 +129,27 @@ def test_the_newest_link_key_comes_first() -> None:
 def test_production_refuses_the_sandbox() -> None:
     with pytest.raises(ValidationError, match="the sandbox reaches nobody"):
         NotificationSettings(
-            environment="production", channels="email,sandbox", link_keys=LINK_KEYS
+            environment="production",
+            channels="email,sandbox",
+            link_keys=LINK_KEYS,
+            public_url=HTTPS,
         )
-    NotificationSettings(environment="production", channels="email", link_keys=LINK_KEYS)
+    NotificationSettings(
+        environment="production", channels="email", link_keys=LINK_KEYS, public_url=HTTPS
+    )
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:8003", "https://localhost", "http://jangkau.id", f"https://{'x' * 40}"],
+)
+def test_production_refuses_links_that_nobody_can_open_or_that_fit_into_no_sms(
+    address: str,
+) -> None:
+    given: Any = {"environment": "production", "channels": "email", "link_keys": LINK_KEYS}
+    with pytest.raises(ValidationError, match="JANGKAU_PUBLIC_URL"):
+        NotificationSettings(**given, public_url=address)
+    assert NotificationSettings(**given, public_url="").public_url == ""
 
 
 def test_an_unknown_channel_is_named() -> None:
