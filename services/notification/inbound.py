@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.notification import answers, asked, replies, texts
+from services.notification import answers, asked, messages, replies, texts
 from services.notification.channels import Kind
 from services.notification.handlers import Office
 from services.notification.letters import ESCALATION_LIFE, REPLY_LIFE, Letter
@@ -457,6 +457,8 @@ async def _opt(writer: _Writer, *, out: bool) -> None:
     addresses = {sender.address, *(row.email for row in who if row.email and not sender.phone)}
     values = {"addresses": sorted(addresses), "kind": kind}
     changed = await execute(session, _STOP if out else _START, values)
+    if changed and out:
+        await messages.heed_stop(session, sorted(addresses), kind, routes=writer.office.routes)
     if changed:
         await _tell(writer, who, out=out)
     elif out:

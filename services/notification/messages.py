@@ -93,6 +93,47 @@ async def queue(session: AsyncSession, letters: Sequence[Letter], *, routes: Rou
     wakes(session, WORK)
 
 
+async def heed_stop(
+    session: AsyncSession, addresses: Sequence[str], kind: str, *, routes: Routes
+) -> None:
+    """What waits to go by a kind of channel that its person has just stopped goes by their next
+    one, or not at all."""
+    of_the_kind = [channel.name for channel in routes.channels if channel.kind == kind]
+    waiting = await execute(session, _WAITING, {"addresses": addresses, "channels": of_the_kind})
+    if not waiting:
+        return
+    left = [[name for name in row.routes if name not in of_the_kind] for row in waiting]
+    moved = await execute(
+        session,
+        _BY_ANOTHER_WAY,
+        {
+            "ids": [row.id for row in waiting],
+            "routes": [",".join(ways) for ways in left],
+            "channels": [routes.after(ways, "") for ways in left],
+        },
+    )
+    await offers.give_up(session, [row for row in moved if row.state == "failed"], reason="stopped")
+    wakes(session, WORK)
+
+
+_WAITING = sql("""
+    SELECT id, routes FROM messages
+    WHERE state = 'queued' AND channel = ANY (CAST(:channels AS text[]))
+      AND (phone = ANY (CAST(:addresses AS text[])) OR email = ANY (CAST(:addresses AS text[])))
+    ORDER BY id FOR UPDATE
+""")
+_BY_ANOTHER_WAY = sql("""
+    UPDATE messages m
+    SET routes = string_to_array(o.routes, ','), channel = coalesce(o.channel, m.channel),
+        state = CASE WHEN o.channel IS NULL THEN 'failed' ELSE 'queued' END,
+        error = 'they want no more messages by this channel', next_attempt_at = now()
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:routes AS text[]), CAST(:channels AS text[]))
+        AS o (id, routes, channel)
+    WHERE m.id = o.id
+    RETURNING m.case_id, m.offer_id, m.district, m.drill, m.purpose, m.state, now() AS at
+""")
+
+
 def _row(letter: Letter, routes: Routes, barred: Stopped) -> dict[str, Any]:
     ways = routes.of(
         district=letter.district,

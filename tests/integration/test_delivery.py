@@ -16,7 +16,7 @@ from services.notification.channels import (
     TransientFailure,
     UnknownOutcome,
 )
-from services.notification.messages import SAME_TEXT_AT_MOST
+from services.notification.messages import SAME_TEXT_AT_MOST, heed_stop
 from services.notification.settings import NotificationSettings
 from shared.database import Database
 from shared.districts import District
@@ -43,6 +43,7 @@ from tests.integration.sending import (
 )
 
 Make = Callable[..., Senders]
+PHONE = "+6281234567890"
 
 
 def mail_channel() -> Scripted:
@@ -491,6 +492,30 @@ async def test_whoever_has_stopped_everything_is_unreachable(sending: Make) -> N
     await sms.queue(offer_made(volunteer=volunteer))
     (event,) = await said(sms.database)
     assert (type(event), event.data.reason) == (OfferUnreachable, "no_address")
+
+
+async def test_what_waits_when_somebody_stops_goes_by_their_next_channel(sending: Make) -> None:
+    sms, mail = Scripted(), mail_channel()
+    both = sending(sms, mail)
+    await both.queue(offer_made(), offer_made(volunteer=offered_volunteer(phone="+628999")))
+    async with both.database.transaction() as session:
+        await heed_stop(session, [PHONE], "sms", routes=both.office.routes)
+    await both.send("sms")
+    await both.send("email")
+    assert [each.address for each in sms.sent] == ["+628999"]
+    assert [each.address for each in mail.sent] == ["siti@example.org"]
+
+
+async def test_an_offer_that_waits_for_whoever_stops_everything_is_unreachable(
+    sending: Make,
+) -> None:
+    sms = sending(Scripted())
+    await sms.queue(offer_made())
+    async with sms.database.transaction() as session:
+        await heed_stop(session, [PHONE], "sms", routes=sms.office.routes)
+    assert await sms.send("sms") == 0
+    (event,) = await said(sms.database)
+    assert (type(event), event.data.reason) == (OfferUnreachable, "stopped")
 
 
 # --- loops ----------------------------------------------------------------------------------------
