@@ -17,6 +17,11 @@ def one_line(text: str) -> str:
     return " ".join("".join(" " if _is_control(c) else c for c in text).split())
 
 
+def storable(text: str) -> str:
+    """A text as PostgreSQL takes it: without NUL and without halves of characters."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
 def without_control(text: str) -> str:
     """A text of several lines without other control characters."""
     return "".join(c for c in text if c in LINE_BREAKS or not _is_control(c))

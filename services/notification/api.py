@@ -15,13 +15,14 @@ from sqlmodel import func, select
 from services.notification import phones
 from services.notification.answers import KeyUsedForAnotherAnswer, UnknownOffer
 from services.notification.handlers import Office
-from services.notification.inbound import ADDRESS_AT_MOST, storable
+from services.notification.inbound import ADDRESS_AT_MOST
 from services.notification.models import SandboxMessage
 from services.notification.phones import Phone
 from services.notification.texts import TEMPLATES, ZONES
 from shared.database import Database
 from shared.errors import Problem
 from shared.events import Answer, Outcome
+from shared.words import storable
 
 WESTERN = 420
 # How often the page looks for news, in seconds; sooner while an answer is being judged.

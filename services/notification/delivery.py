@@ -36,6 +36,7 @@ from services.notification.offers import OVER
 from services.notification.routes import Routes, is_paid
 from shared.database import Database, brief, execute, is_transient, sql, wakes
 from shared.health import Loop
+from shared.words import storable
 
 log = structlog.get_logger("delivery")
 
@@ -61,6 +62,9 @@ LOOK_UPS = 5
 GATHER_S = 0.003
 # When we are told to stop: well within the time that a service has for it.
 FINISH_S = 5
+# Of what a provider answers: ids are shorter, and an index takes no more.
+ID_AT_MOST = 200
+ERROR_AT_MOST = 500
 # Who must have been reached: without a receipt in time the next channel is tried.
 WATCHED = ("offer", "assigned", "escalation", "ping")
 
@@ -121,6 +125,8 @@ _DUE = f"""
     SELECT m.id, m.district, m.segments, m.urgent, now() AS now FROM messages m
     WHERE m.state = 'queued' AND m.channel = :channel AND m.next_attempt_at <= now()
       AND m.send_before > now() AND NOT {OVER}
+      -- Somebody may have stopped a way meanwhile; before routes were, there are none.
+      AND (m.routes = '{{}}' OR m.channel = ANY (m.routes))
     ORDER BY m.next_attempt_at LIMIT :limit FOR UPDATE OF m SKIP LOCKED
 """  # noqa: S608 - our own text, no value in it
 # Taken and announced in one statement: no provider is called for a message whose attempt is not
@@ -142,8 +148,8 @@ _ANNOUNCE = """
            taken.send_before - now() AS left
     FROM taken JOIN announced ON announced.message_id = taken.id
 """
-_TAKE = sql(_ANNOUNCE.format(due=_DUE))
-_TAKE_THESE = sql(_ANNOUNCE.format(due="SELECT unnest(CAST(:ids AS uuid[])) AS id"))
+_TAKE = sql(_ANNOUNCE.replace("{due}", _DUE))
+_TAKE_THESE = sql(_ANNOUNCE.replace("{due}", "SELECT unnest(CAST(:ids AS uuid[])) AS id"))
 _WITHIN_BUDGET = sql(_DUE)
 # The day's budget is spent: by another channel, or not at all.
 _REFUSE = sql("""
@@ -196,9 +202,13 @@ _SETTLE = sql(f"""
                 WHEN o.state = 'failed' AND EXISTS (
                     SELECT FROM attempts earlier
                     WHERE earlier.message_id = m.id AND earlier.id <> o.attempt_id
-                      AND earlier.state = 'unknown') THEN 'unknown'
+                      AND earlier.state IN ('unknown', 'sent')
+                      AND earlier.receipt IS DISTINCT FROM 'undelivered') THEN 'unknown'
                 ELSE o.state END,
-            channel = coalesce(o.channel, m.channel), error = o.error,
+            -- It may have been on its way to another channel meanwhile.
+            channel = CASE o.state WHEN 'sent' THEN :channel
+                                   ELSE coalesce(o.channel, m.channel) END,
+            error = o.error,
             next_attempt_at = now() + o.retry_in,
             look_up_at = now() + o.look_up_in,
             receipt_by = CASE WHEN o.state = 'sent' AND m.purpose = ANY (CAST(:watched AS text[]))
@@ -222,7 +232,8 @@ _ATTEMPT = """
 _ABANDONED = sql(f"""
     {_ATTEMPT}
     WHERE a.state = 'sending' AND a.channel = :channel AND a.lease_until < now()
-    ORDER BY a.id LIMIT 500 FOR UPDATE OF a SKIP LOCKED
+    -- The message first, as everybody does, so that nobody deadlocks.
+    ORDER BY m.id LIMIT 500 FOR UPDATE OF m SKIP LOCKED
 """)
 # Claimed for the time of a lease, so that no other process asks the same at the same time.
 _LOOK_UP = sql("""
@@ -478,7 +489,8 @@ class Delivery:
 
     def _unknown(self, due: Due, error: str) -> Outcome:
         """Nobody knows whether it went out: again only where the provider knows our id."""
-        if self.channel.supports_idempotency:
+        left = self._other(due) is not None and due.attempts % REFUSALS == 0
+        if self.channel.supports_idempotency and not left:
             return Outcome(due, "unknown", error=error, retry_in=backoff(due.attempts))
         if self.channel.supports_lookup:
             lag = timedelta(seconds=self.channel.lookup_after_s)
@@ -535,8 +547,10 @@ class Delivery:
             "attempt_ids": [outcome.due.attempt_id for outcome in outcomes],
             "message_ids": [outcome.due.message_id for outcome in outcomes],
             "attempt_states": [outcome.state for outcome in outcomes],
-            "provider_ids": [outcome.provider_id for outcome in outcomes],
-            "errors": [outcome.error for outcome in outcomes],
+            # Whatever a provider has answered must be storable, or nothing of this turn is.
+            "provider_ids": [_cut(outcome.provider_id, ID_AT_MOST) for outcome in outcomes],
+            "errors": [_cut(outcome.error, ERROR_AT_MOST) for outcome in outcomes],
+            "channel": self.channel.name,
             "states": [state for state, _ in steps],
             "channels": [channel for _, channel in steps],
             "attempts": [outcome.due.attempts for outcome in outcomes],
@@ -674,6 +688,10 @@ class Pace:
         if self.rate is None or self._saved >= 1:
             return POLL.total_seconds()
         return (1 - self._saved) / self.rate
+
+
+def _cut(text: str | None, at_most: int) -> str | None:
+    return storable(text)[:at_most] if text is not None else None
 
 
 def backoff(attempts: int) -> timedelta:

@@ -124,10 +124,11 @@ async def _closed(session: AsyncSession, events: Sequence[OfferClosed], office: 
 async def _judged(session: AsyncSession, events: Sequence[AnswerJudged], office: Office) -> None:
     """Every answer gets a sentence back, if somebody can be told."""
     await offers.hear(session, offers.judged(events))
-    await asked.note_outcomes(session, offers.endings(events))
     await asked.tell_reporters(
         session, {e.data.offer_id: e.data.reporter for e in events if e.data.reporter}
     )
+    # Afterwards: an acceptance may have been taken back in the same batch.
+    await asked.note_outcomes(session, offers.endings(events))
     written = (letters.reply(event, link=office.link) for event in events)
     await office.send(session, [letter for letter in written if letter])
 

@@ -34,6 +34,7 @@ from shared.events import (
     StoppedVolunteer,
     VolunteerStopped,
 )
+from shared.words import storable
 
 log = structlog.get_logger("inbound")
 
@@ -319,11 +320,6 @@ async def _questions(session: AsyncSession, sender: Sender) -> int:
     values = {"sender": sender.address, "within": QUESTIONS_WITHIN}
     ((count,),) = await execute(session, _QUESTIONS, values)
     return int(count)
-
-
-def storable(text: str) -> str:
-    """A text as PostgreSQL takes it: without NUL and without halves of characters."""
-    return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 def _digest(text: str) -> str:

@@ -110,6 +110,7 @@ async def heed_stop(
             "ids": [row.id for row in waiting],
             "routes": [",".join(ways) for ways in left],
             "channels": [routes.after(ways, "") for ways in left],
+            "stopped": of_the_kind,
         },
     )
     await offers.give_up(session, [row for row in moved if row.state == "failed"], reason="stopped")
@@ -118,17 +119,26 @@ async def heed_stop(
 
 _WAITING = sql("""
     SELECT id, routes FROM messages
-    WHERE state = 'queued' AND channel = ANY (CAST(:channels AS text[]))
+    WHERE state IN ('queued', 'sending', 'sent', 'unknown')
+      AND routes && CAST(:channels AS text[]) AND send_before > now()
       AND (phone = ANY (CAST(:addresses AS text[])) OR email = ANY (CAST(:addresses AS text[])))
     ORDER BY id FOR UPDATE
 """)
 _BY_ANOTHER_WAY = sql("""
     UPDATE messages m
-    SET routes = string_to_array(o.routes, ','), channel = coalesce(o.channel, m.channel),
-        state = CASE WHEN o.channel IS NULL THEN 'failed' ELSE 'queued' END,
-        error = 'they want no more messages by this channel', next_attempt_at = now()
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:routes AS text[]), CAST(:channels AS text[]))
-        AS o (id, routes, channel)
+    -- No route is not the same as none known.
+    SET routes = string_to_array(coalesce(nullif(o.routes, ''), 'none'), ','),
+        -- What is under way, or has gone out, only loses the way that is stopped.
+        channel = CASE WHEN waits THEN coalesce(o.channel, m.channel) ELSE m.channel END,
+        state = CASE WHEN waits AND o.channel IS NULL THEN 'failed' ELSE m.state END,
+        error = CASE WHEN waits THEN 'they want no more messages by this channel'
+                     ELSE m.error END,
+        next_attempt_at = CASE WHEN waits THEN now() ELSE m.next_attempt_at END
+    FROM (
+        SELECT o.*, now.state = 'queued' AND now.channel = ANY (CAST(:stopped AS text[])) AS waits
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:routes AS text[]), CAST(:channels AS text[]))
+            AS o (id, routes, channel) JOIN messages now USING (id)
+    ) AS o
     WHERE m.id = o.id
     RETURNING m.case_id, m.offer_id, m.district, m.drill, m.purpose, m.state, now() AS at
 """)

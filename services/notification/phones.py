@@ -16,7 +16,7 @@ from services.notification.handlers import Office
 from shared.database import Row, execute, sql
 from shared.districts import District
 from shared.events import Answer, Outcome
-from shared.words import one_line
+from shared.words import one_line, storable
 
 # Of each phone, and of all: what a page for people can show.
 LINES_SHOWN = 12
@@ -246,8 +246,8 @@ async def write(
         channel="sandbox",
         kind="sms",
         provider_id=key or f"typed-{uuid7()}",
-        sender=inbound.storable(address),
-        text=inbound.storable(text),
+        sender=storable(address),
+        text=storable(text),
         raw=text,
     )
     await inbound.take(session, heard, office=office)

@@ -45,7 +45,7 @@ _LOCK = sql("""
     FOR UPDATE
 """)
 _MATCH = sql("""
-    SELECT a.id AS attempt_id, a.state AS attempt_state, a.receipt, a.provider_id,
+    SELECT a.id AS attempt_id, a.state AS attempt_state, a.channel AS called, a.receipt,
            m.id, m.state, m.routes, m.channel, m.case_id, m.offer_id, m.district, m.drill,
            m.purpose, m.send_before > now() AS in_time, now() AS at,
            NOT EXISTS (SELECT FROM attempts later
@@ -53,7 +53,7 @@ _MATCH = sql("""
     FROM attempts a JOIN messages m ON m.id = a.message_id
     WHERE a.channel = :channel AND m.id = ANY (CAST(:messages AS uuid[]))
       AND (CAST(:provider_id AS text) IS NULL OR a.provider_id = :provider_id
-           OR a.provider_id IS NULL AND a.message_id = :message_id)
+           OR a.message_id = :message_id)
     -- The attempt that has the provider's id, else the last one.
     ORDER BY (a.provider_id = :provider_id) DESC NULLS LAST, a.started_at DESC LIMIT 1
 """)
@@ -71,7 +71,7 @@ _DELIVERED = sql("""
 # The provider has it after all: not once more.
 _SENT = sql("""
     UPDATE messages SET state = 'sent', sent_at = coalesce(sent_at, clock_timestamp()),
-        look_up_at = NULL
+        channel = :channel, look_up_at = NULL
     WHERE id = :message AND state IN ('unknown', 'queued')
 """)
 _ELSEWHERE = sql(f"""
@@ -154,14 +154,14 @@ async def _move(session: AsyncSession, row: Any, receipt: Receipt, routes: Route
     if receipt.state == "delivered":
         await execute(session, _DELIVERED, {"message": row.id})
     elif receipt.state == "sent":
-        await execute(session, _SENT, {"message": row.id})
+        await execute(session, _SENT, {"message": row.id, "channel": row.called})
     elif row.newest and row.state in ("sent", "unknown"):
         await _undelivered(session, row, receipt.error, routes)
 
 
 async def _undelivered(session: AsyncSession, row: Any, error: str | None, routes: Routes) -> None:
     """It has not arrived: by the next channel at once; without one somebody else is asked."""
-    other = routes.after(list(row.routes), row.channel) if row.in_time else None
+    other = routes.after(list(row.routes), row.called) if row.in_time else None
     values = {
         "message": row.id,
         "state": "queued" if other else "failed",

@@ -8,6 +8,7 @@ nothing is, and the provider comes again.
 import asyncio
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from email.utils import parseaddr
@@ -22,10 +23,11 @@ from pydantic import SecretStr
 from services.notification import inbound, mail, receipts
 from services.notification.channels import Incoming, Receipt, sms, twilio
 from services.notification.handlers import Office
-from services.notification.inbound import ID_AT_MOST, Heard, storable
+from services.notification.inbound import ID_AT_MOST, Heard
 from services.notification.settings import NotificationSettings
 from shared.database import Database
 from shared.errors import Problem
+from shared.words import storable
 
 log = structlog.get_logger("webhooks")
 
@@ -138,7 +140,7 @@ def _email(
             channel="email",
             kind="email",
             provider_id=read.message_id,
-            sender=read.sender,
+            sender=storable(read.sender),
             text=storable(read.text),
             raw=raw.decode("utf-8", "replace"),
             code=read.code,
@@ -147,7 +149,8 @@ def _email(
         async with database.transaction() as session:
             fresh = await inbound.take(session, heard, office=office)
             if fresh and read.undelivered is not None:
-                await receipts.take(session, "email", [read.undelivered], routes=office.routes)
+                told = _cleaned(read.undelivered)
+                await receipts.take(session, "email", [told], routes=office.routes)
         return _stored()
 
 
@@ -171,11 +174,15 @@ async def _take_receipt(
 ) -> None:
     if receipt is None:
         return  # nothing new: queued, sending
+    async with database.transaction() as session:
+        await receipts.take(session, channel, [_cleaned(receipt)], routes=office.routes)
+
+
+def _cleaned(receipt: Receipt) -> Receipt:
+    """As the database takes it."""
     provider_id = receipt.provider_id and storable(receipt.provider_id)[:ID_AT_MOST]
     error = receipt.error and storable(receipt.error)[:ID_AT_MOST]
-    told = replace(receipt, provider_id=provider_id, error=error)
-    async with database.transaction() as session:
-        await receipts.take(session, channel, [told], routes=office.routes)
+    return replace(receipt, provider_id=provider_id, error=error)
 
 
 def _form(raw: bytes) -> dict[str, str]:
@@ -202,9 +209,13 @@ def refused(door: str, reason: str) -> Problem:
     return Problem(403, "This call does not show that it comes from the provider.")
 
 
+_NAME = re.compile(r"[A-Za-z_](?:[A-Za-z_.-]|[0-9](?![0-9]{3})){0,30}")
+
+
 def _not_understood(door: str, body: Mapping[str, Any]) -> Problem:
     # Names of fields are the provider's and tell whoever sets this up what to write into settings.
-    names = sorted(storable(str(name))[:40] for name in body)[:20]
+    # What is no name may be the whole text, with the number that it came from.
+    names = sorted(name for name in map(str, body) if _NAME.fullmatch(name))[:20]
     log.warning("webhook.not_understood", door=door, fields=names)
     return Problem(422, "There is no sender or no text where settings say that they are.")
 

@@ -518,6 +518,76 @@ async def test_an_offer_that_waits_for_whoever_stops_everything_is_unreachable(
     assert (type(event), event.data.reason) == (OfferUnreachable, "stopped")
 
 
+async def test_a_stop_during_a_call_lets_nothing_more_out(sending: Make) -> None:
+    """Refused for now while they wrote STOP, or refused by mail afterwards: no SMS any more."""
+    sms = Scripted([TransientFailure("HTTP 503")])
+    mail = Scripted([PermanentFailure("550")], name="email", kind="email")
+    both = sending(mail, sms)
+    for volunteer in (offered_volunteer(), offered_volunteer(email=None)):
+        await both.queue(
+            offer_made(volunteer=volunteer, respond_by=datetime.now(UTC) + timedelta(hours=1))
+        )
+    send = sms.send
+
+    async def stopped_meanwhile(message: Outgoing) -> str:
+        async with both.database.transaction() as session:
+            await heed_stop(session, [PHONE], "sms", routes=both.office.routes)
+        return await send(message)
+
+    sms.send = stopped_meanwhile  # type: ignore[method-assign]
+    await both.send("sms")
+    await both.send("email")
+    assert await both.send_again("sms") == 0
+    assert len(sms.sent) == 1
+
+
+# --- what a provider may answer -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", ["a\x00b", "\ud83d", "250 re\udce7u", "x" * 9000])
+async def test_whatever_a_provider_answers_can_be_stored(sending: Make, odd: str) -> None:
+    sms = sending(Scripted([odd, TransientFailure(odd), PermanentFailure(odd)]))
+    await sms.queue(*(offer_made(respond_by=datetime.now(UTC) + timedelta(hours=1)) for _ in "123"))
+    assert await sms.send("sms") == 3
+    assert sorted(state for _, state in await messages(sms)) == ["failed", "queued", "sent"]
+
+
+# --- after something unknown ----------------------------------------------------------------------
+
+
+async def test_what_arrived_late_by_the_first_channel_and_then_did_not_goes_by_the_next(
+    sending: Make,
+) -> None:
+    channel = Scripted([UnknownOutcome("time-out")], supports_receipts=True)
+    both = sending(channel, mail_channel())
+    await both.queue(offer_made())
+    await both.send("sms")
+    found = await message(both)
+    await both.receive("sms", receipt("sent", message=found.id))
+    assert ((await message(both)).state, (await message(both)).channel) == ("sent", "sms")
+    await both.receive("sms", receipt("undelivered", message=found.id))
+    assert await both.send("email") == 1
+    assert await said(both.database) == []
+
+
+async def test_a_receipt_by_our_id_counts_whatever_id_the_call_brought(sending: Make) -> None:
+    sms = sending(Scripted(["OK queued"], supports_receipts=True))
+    await sms.queue(offer_made())
+    await sms.send("sms")
+    ours = (await message(sms)).id
+    await sms.receive("sms", receipt("delivered", provider_id="another", message=ours))
+    assert (await message(sms)).state == "delivered"
+
+
+async def test_a_provider_that_knows_our_id_and_never_answers_is_left(sending: Make) -> None:
+    channel = Scripted([UnknownOutcome("time-out")], supports_idempotency=True)
+    both = sending(channel, mail_channel())
+    await both.queue(offer_made(respond_by=datetime.now(UTC) + timedelta(hours=1)))
+    for _ in range(4):
+        await both.send_again("sms")
+    assert await both.send("email") == 1
+
+
 # --- loops ----------------------------------------------------------------------------------------
 
 
