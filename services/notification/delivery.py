@@ -624,6 +624,11 @@ class Delivery:
             return Outcome(
                 due, "unknown", error=str(error) or "no answer in time", look_up_in=again
             )
+        except Exception as error:
+            # As in a call: what a channel chokes on must not take down the service.
+            log.exception("channel.failed", channel=self.channel.name)
+            again = backoff(due.look_ups) if due.look_ups < LOOK_UPS else None
+            return Outcome(due, "unknown", error=type(error).__name__, look_up_in=again)
         if provider_id is not None:
             return Outcome(due, "sent", provider_id=provider_id)
         retry_in = backoff(due.attempts)

@@ -109,7 +109,11 @@ async def heed_stop(
         {
             "ids": [row.id for row in waiting],
             "routes": [",".join(ways) for ways in left],
-            "channels": [routes.after(ways, "") for ways in left],
+            # Behind the one that is tried now: what came before it may have taken the message.
+            "channels": [
+                routes.after([name for name in _behind(row) if name in ways], "")
+                for row, ways in zip(waiting, left, strict=True)
+            ],
             "stopped": of_the_kind,
         },
     )
@@ -117,8 +121,13 @@ async def heed_stop(
     wakes(session, WORK)
 
 
+def _behind(row: Any) -> list[str]:
+    ways = list(row.routes)
+    return ways[ways.index(row.channel) + 1 :] if row.channel in ways else ways
+
+
 _WAITING = sql("""
-    SELECT id, routes FROM messages
+    SELECT id, routes, channel FROM messages
     WHERE state IN ('queued', 'sending', 'sent', 'unknown')
       AND routes && CAST(:channels AS text[]) AND send_before > now()
       AND (phone = ANY (CAST(:addresses AS text[])) OR email = ANY (CAST(:addresses AS text[])))
