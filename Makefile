@@ -39,6 +39,7 @@ check: $(READY)  ## lint, types, import rules, generated documents
 
 bench: $(READY)  ## figures of this machine, printed as they are measured
 	$(BIN)/python -m bench.pipeline
+	$(BIN)/python -m bench.gateway
 
 bench-matching: $(READY)  ## a district with 1,000,000 volunteers, against PostGIS where it is installed
 	$(BIN)/python -m bench.matching

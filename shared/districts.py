@@ -4,7 +4,7 @@ import importlib
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -129,13 +129,25 @@ class Districts(Mapping[str, District]):
 
     problem: str | None = None
 
-    def __init__(self, folders: Sequence[Path], *, villages: bool = True) -> None:
-        """Read every folder, as `load_districts` does; raises `DistrictError` as it does."""
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        *,
+        villages: bool = True,
+        check: Callable[[Mapping[str, District]], None] | None = None,
+    ) -> None:
+        """Read every folder, as `load_districts` does; raises `DistrictError` as it does.
+
+        `check` raises one, too, for what its caller cannot work with: at the start and whenever a
+        file has changed.
+        """
         self._folders = tuple(folders)
         self._villages = villages
+        self._check = check or (lambda _: None)
         # Taken before the files are read: what is written meanwhile is read the next time.
         self._seen = _stamps(self._folders)
         self._districts = load_districts(self._folders, villages=villages)
+        self._check(self._districts)
 
     def __getitem__(self, code: str) -> District:
         return self._districts[code]
@@ -170,6 +182,7 @@ class Districts(Mapping[str, District]):
 
     def _read_again(self) -> dict[str, District]:
         fresh = load_districts(self._folders, villages=False)
+        self._check(fresh)
         if gone := sorted(set(self) - set(fresh)):
             # Cases may be open there. It may also be a folder that is just being replaced.
             raise DistrictError(

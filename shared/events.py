@@ -393,6 +393,11 @@ class SmsBudgetRunLow(Event[RunLowBudget]):
     type: Literal["id.jangkau.sms_budget.run_low.v1"] = "id.jangkau.sms_budget.run_low.v1"
 
 
+# Reasons of `offer.unreachable` and `ping.unreachable` that say nothing about an address: nothing
+# was sent to it.
+NOT_SENT = ("not_sent_in_time", "budget_spent")
+
+
 class UnreachableOffer(Contract):
     """An offer that no channel could bring to its volunteer."""
 

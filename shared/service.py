@@ -56,6 +56,7 @@ class Service:
     consumers: list[Consumer] = field(default_factory=list)
     work: list[tuple[Loop, Work]] = field(default_factory=list)
     measures: list[Callable[[AsyncSession], Awaitable[None]]] = field(default_factory=list)
+    purges: list[Callable[[AsyncSession], Awaitable[None]]] = field(default_factory=list)
     closing: Sequence[Callable[[], Awaitable[None]]] = ()
     # Of paths that take larger bodies than others, in bytes.
     body_limits: Mapping[str, int] = field(default_factory=dict)
@@ -269,6 +270,8 @@ class Service:
                 )
                 await dead_letters.purge(session, older_than=topics.WEEK)
                 await instances.purge(session)
+                for purge in self.purges:
+                    await purge(session)
             await asyncio.sleep(PURGE_EVERY.total_seconds())
 
 

@@ -16,6 +16,7 @@ from services.assignment.turn import HELD, OPEN, UNREACHABLE_PAUSE, Asked, Case,
 from shared.database import execute, sql
 from shared.districts import District
 from shared.events import (
+    NOT_SENT,
     AnswerJudged,
     GivenAnswer,
     JudgedAnswer,
@@ -139,7 +140,9 @@ def unreachable(turn: Turn, event: OfferUnreachable) -> None:
         return
     never_asked = event.data.reason == NOT_SENT_IN_TIME
     if offer.state in OPEN:
-        pause = timedelta(0) if never_asked else UNREACHABLE_PAUSE
+        # A budget that is spent says nothing about the volunteer; but asked again for this case
+        # they would only be refused again.
+        pause = timedelta(0) if event.data.reason in NOT_SENT else UNREACHABLE_PAUSE
         turn.end(offer, "unsent" if never_asked else "unreachable", rest=pause)
     elif offer.state == "expired" and never_asked:
         turn.rename(offer, "unsent")

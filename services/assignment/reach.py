@@ -21,6 +21,7 @@ from shared import codes, outbox
 from shared.database import Row, column, execute, now, sql
 from shared.districts import District
 from shared.events import (
+    NOT_SENT,
     OfferedVolunteer,
     PingAnswered,
     PingedVolunteer,
@@ -35,8 +36,6 @@ Sign = PingAnswered | PingUnreachable | VolunteerStopped | SmsBudgetRunLow
 
 log = structlog.get_logger("reach")
 
-# Notification's word for what it could not send before the deadline: nothing about the number.
-NOT_SENT_IN_TIME = "not_sent_in_time"
 # How many of a district the sweep pings at one turn: a gateway takes so many in seconds, and an
 # alert that comes meanwhile does not wait behind a whole district.
 PINGED_AT_ONCE = 20
@@ -300,7 +299,7 @@ async def take(
 
 async def _unreachable(session: AsyncSession, ping_id: UUID, reason: str, *, at: datetime) -> None:
     """A test that was not even sent says nothing about the number."""
-    state = "unanswered" if reason == NOT_SENT_IN_TIME else "unreachable"
+    state = "unanswered" if reason in NOT_SENT else "unreachable"
     values = {"ping": ping_id, "state": state, "reason": reason, "at": at}
     await execute(session, _UNREACHABLE, values)
 

@@ -17,12 +17,13 @@ from services.notification.channels.sms import Sms
 from services.notification.channels.twilio import Twilio
 from services.notification.delivery import Delivery
 from services.notification.handlers import Office
+from services.notification.inbound import forget
 from services.notification.links import respond_link
-from services.notification.routes import Routes, budgets_without_cost, unknown_channels
+from services.notification.routes import Routes, check_policies
 from services.notification.settings import NotificationSettings
 from shared import topics
 from shared.database import Database, execute, sql
-from shared.districts import DistrictError, Districts
+from shared.districts import Districts
 from shared.policy_watch import PolicyWatch
 from shared.service import Service
 
@@ -65,6 +66,7 @@ def compose(settings: NotificationSettings | None = None) -> Service:
     ]
     if "sandbox" in settings.channel_names:
         service.routers.append(api.router(service.database, office=office))
+    service.purges = [partial(forget, older_than=timedelta(days=settings.keep_days))]
     service.body_limits = webhooks.BODY_LIMITS
     service.measures = [measure_messages]
     service.closing = [channel.close for channel in office.routes.channels]
@@ -78,18 +80,13 @@ def make_office(settings: NotificationSettings, database: Database) -> Office:
         DistrictError: a district names a channel that this installation does not have, or has a
             budget for one that costs nothing.
     """
-    districts = Districts(settings.district_folders, villages=False)
-    routes = Routes(make_channels(settings, database), districts)
-    for code, names in unknown_channels(routes).items():
-        raise DistrictError(
-            f"policy.toml of {code} names the channels {', '.join(names)}; this installation has "
-            f"{', '.join(settings.channel_names)} (JANGKAU_CHANNELS)"
-        )
-    for code, name in budgets_without_cost(routes):
-        raise DistrictError(
-            f"policy.toml of {code} has a budget (sms_a_day), but the channel {name} costs nothing "
-            f"and would not count: set JANGKAU_{name.upper()}_COST_PER_SEGMENT"
-        )
+    channels = make_channels(settings, database)
+    districts = Districts(
+        settings.district_folders,
+        villages=False,
+        check=lambda fresh: check_policies(Routes(channels, fresh)),
+    )
+    routes = Routes(channels, districts)
     return Office(routes, partial(_link, settings), districts)
 
 

@@ -6,7 +6,7 @@ out all the same and counts too; the rest goes by another channel, or not at all
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 from zoneinfo import ZoneInfo
@@ -15,17 +15,14 @@ import structlog
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.notification import messages, texts
-from services.notification.letters import Letter
+from services.notification.letters import of_policy, to_coordinator
 from services.notification.routes import Routes
 from shared import outbox
 from shared.database import execute, sql
 from shared.districts import District
-from shared.events import Coordinator, RunLowBudget, SmsBudgetRunLow
+from shared.events import RunLowBudget, SmsBudgetRunLow
 
 log = structlog.get_logger("budget")
-
-# The coordinators hear of it on the same day, or not at all.
-WARNING_LIFE = timedelta(hours=12)
 
 # The row is locked until the end of the transaction: whoever else takes messages of this district
 # waits and then sees what we have spent.
@@ -90,11 +87,12 @@ async def admit(session: AsyncSession, due: Sequence[Any], *, routes: Routes) ->
 
 
 async def give_back(session: AsyncSession, rows: Sequence[Any], *, routes: Routes) -> None:
-    """What the provider did not take costs nothing: rows of district, segments and now."""
+    """What the provider did not take costs nothing: rows of district, segments and the moment
+    (``at``) at which they were spent."""
     back: dict[tuple[str, date], int] = {}
     for row in rows:
         if routes.policy(row.district).sms_a_day is not None:
-            key = row.district, _day(routes.districts[row.district], row.now)
+            key = row.district, _day(routes.districts[row.district], row.at)
             back[key] = back.get(key, 0) + row.segments
     for (code, day), segments in sorted(back.items()):
         values = {"district": code, "day": day, "segments": segments}
@@ -119,25 +117,15 @@ async def _warn(
     )
     await outbox.publish(session, [event])
     log.warning("budget.low", district=district.code, used=used, budget=limit)
-    told = [one for one in district.policy.coordinators if one.subdistrict is None]
-    letters = [
-        Letter(
-            event_id=event.id,
-            subject=event.subject,
-            district=district.code,
-            drill=False,
+    # Of the whole district; every policy has one.
+    told = of_policy(one for one in district.policy.coordinators if one.subdistrict is None)
+    written = [
+        to_coordinator(
+            one,
+            about=event,
             purpose="budget",
-            recipient=f"coordinator:{one.phone or one.email}",
-            phone=one.phone,
-            email=one.email,
-            texts=texts.budget(
-                district.name,
-                used,
-                limit,
-                Coordinator(name=one.name, phone=one.phone, email=one.email, language=one.language),
-            ),
-            send_before=event.time + WARNING_LIFE,
+            written=texts.budget(district.name, used, limit, one),
         )
         for one in told
     ]
-    await messages.queue(session, letters, routes=routes)
+    await messages.queue(session, written, routes=routes)

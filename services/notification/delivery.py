@@ -84,8 +84,6 @@ class Due:
     left: timedelta
     started_at: datetime
     routes: tuple[str, ...]
-    district: str
-    segments: int
     outgoing: Outgoing
 
 
@@ -139,7 +137,8 @@ _ANNOUNCE = """
     ), announced AS (
         INSERT INTO attempts (id, message_id, channel, state, lease_until, started_at, segments)
         SELECT gen_random_uuid(), id, :channel, 'sending',
-               clock_timestamp() + CAST(:lease AS interval), clock_timestamp(),
+               -- The moment at which a budget was spent, so that it is given back to the same day.
+               clock_timestamp() + CAST(:lease AS interval), now(),
                CASE WHEN CAST(:costs AS boolean) THEN segments ELSE 0 END
         FROM taken
         RETURNING id, message_id, started_at
@@ -152,24 +151,28 @@ _TAKE = sql(_ANNOUNCE.replace("{due}", _DUE))
 _TAKE_THESE = sql(_ANNOUNCE.replace("{due}", "SELECT unnest(CAST(:ids AS uuid[])) AS id"))
 _WITHIN_BUDGET = sql(_DUE)
 # The day's budget is spent: by another channel, or not at all.
-_REFUSE = sql("""
+_REFUSE = sql(f"""
     UPDATE messages m
-    SET state = CASE WHEN o.channel IS NULL THEN 'failed' ELSE 'queued' END,
+    SET state = CASE WHEN o.channel IS NOT NULL THEN 'queued'
+                     WHEN {offers.may_have_arrived()} THEN 'unknown' ELSE 'failed' END,
         channel = coalesce(o.channel, m.channel), error = 'the SMS budget of today is spent',
         next_attempt_at = now()
     FROM unnest(CAST(:ids AS uuid[]), CAST(:channels AS text[])) AS o (id, channel)
     WHERE m.id = o.id
     RETURNING m.id, m.case_id, m.offer_id, m.district, m.drill, m.purpose, m.state, now() AS at
-""")
+""")  # noqa: S608 - our own text, no value in it
 # Between taking a message and calling its provider lie microseconds, unless this process was held
 # up; then its deadline or the end of its offer may have come meanwhile.
 _STILL_DUE = sql(f"""
     SELECT m.send_before > now() AS in_time, {OVER} AS over FROM messages m WHERE m.id = :message
 """)  # noqa: S608 - our own text, no value in it
+# Where a message would go on to is stopped meanwhile (:func:`messages.heed_stop`).
+_STOPPED = """(o.state = 'queued' AND m.routes <> '{}'
+               AND NOT coalesce(o.channel, m.channel) = ANY (m.routes))"""
 # The attempt ends if it is still ours: another process may have given it up as unknown meanwhile.
 # The message moves on only if this is still its newest attempt: a process that was stopped past its
-# lease must not undo what another has done since. What an earlier call may have delivered is
-# unknown, not failed. Returned are the messages that have just ended and have reached nobody.
+# lease must not undo what another has done since. Returned are the messages that have just ended
+# and have reached nobody, and what calls would have cost that were not taken.
 _SETTLE = sql(f"""
     WITH outcome AS (
         SELECT * FROM unnest(
@@ -189,7 +192,9 @@ _SETTLE = sql(f"""
             error = o.error, ended_at = clock_timestamp(),
             segments = CASE o.attempt_state WHEN 'failed' THEN 0 ELSE a.segments END
         FROM outcome o JOIN held ON held.id = o.message_id
+             JOIN attempts before ON before.id = o.attempt_id
         WHERE a.id = o.attempt_id AND a.state IN ('sending', 'unknown') AND a.receipt IS NULL
+        RETURNING a.message_id, a.state, a.started_at, before.segments
     ), noted AS (
         UPDATE attempts a SET provider_id = o.provider_id, state = 'sent'
         FROM outcome o JOIN held ON held.id = o.message_id
@@ -199,17 +204,17 @@ _SETTLE = sql(f"""
         UPDATE messages m
         SET state = CASE
                 WHEN o.state = 'queued' AND {OVER} THEN 'withdrawn'
-                WHEN o.state = 'failed' AND EXISTS (
-                    SELECT FROM attempts earlier
-                    WHERE earlier.message_id = m.id AND earlier.id <> o.attempt_id
-                      AND earlier.state IN ('unknown', 'sent')
-                      AND earlier.receipt IS DISTINCT FROM 'undelivered') THEN 'unknown'
+                WHEN {_STOPPED} AND {offers.NEXT_WAY} IS NOT NULL THEN 'queued'
+                WHEN (o.state = 'failed' OR {_STOPPED})
+                     AND {offers.may_have_arrived(but="o.attempt_id")} THEN 'unknown'
+                WHEN {_STOPPED} THEN 'failed'
                 ELSE o.state END,
             -- It may have been on its way to another channel meanwhile.
-            channel = CASE o.state WHEN 'sent' THEN :channel
-                                   ELSE coalesce(o.channel, m.channel) END,
+            channel = CASE WHEN o.state = 'sent' THEN :channel
+                           WHEN {_STOPPED} THEN coalesce({offers.NEXT_WAY}, m.channel)
+                           ELSE coalesce(o.channel, m.channel) END,
             error = o.error,
-            next_attempt_at = now() + o.retry_in,
+            next_attempt_at = now() + CASE WHEN {_STOPPED} THEN interval '0' ELSE o.retry_in END,
             look_up_at = now() + o.look_up_in,
             receipt_by = CASE WHEN o.state = 'sent' AND m.purpose = ANY (CAST(:watched AS text[]))
                               THEN now() + CAST(:receipt_within AS interval) END,
@@ -222,8 +227,14 @@ _SETTLE = sql(f"""
                OR (o.state = 'sent' AND m.state IN ('queued', 'unknown', 'withdrawn')))
         RETURNING m.case_id, m.offer_id, m.district, m.drill, m.purpose, m.state
     )
-    SELECT case_id, offer_id, district, drill, purpose, now() AS at
+    SELECT 'reached nobody' AS what, case_id, offer_id, district, drill, purpose, now() AS at,
+           0 AS segments
     FROM moved WHERE state = 'failed'
+    UNION ALL
+    SELECT 'cost nothing', m.case_id, m.offer_id, m.district, m.drill, m.purpose,
+           ended.started_at, ended.segments
+    FROM ended JOIN messages m ON m.id = ended.message_id
+    WHERE ended.state = 'failed' AND ended.segments > 0
 """)  # noqa: S608 - our own text, no value in it
 _ATTEMPT = """
     SELECT m.*, a.id AS attempt_id, a.started_at, m.send_before - now() AS left
@@ -335,7 +346,8 @@ class Delivery:
         database is away, is kept for the next turn."""
         ended = {call for call in self._calls if call.done()}
         self._calls -= ended
-        self._unsettled += [call.result() for call in ended]
+        for call in ended:
+            self._unsettled.append(call.result())
         if self._unsettled:
             await self._settle(self._unsettled)
             self._unsettled = []
@@ -419,15 +431,12 @@ class Delivery:
             routes=tuple(row.routes)
             # Stored before routes were: as they would be now.
             or tuple(self.routes.of(district=row.district, phone=row.phone, email=row.email)),
-            district=row.district,
-            segments=row.segments if self.channel.kind == "sms" else 0,
             outgoing=Outgoing(
                 idempotency_key=row.id,
                 address=self.channel.address_of(phone=row.phone, email=row.email) or "",
                 short_text=row.short_text,
                 subject=row.subject,
                 long_text=row.long_text,
-                reply_to=row.reply_to,
             ),
         )
 
@@ -504,13 +513,8 @@ class Delivery:
 
     async def _settle(self, outcomes: Sequence[Outcome]) -> None:
         settlement = self._settlement(outcomes)
-        refunded = is_paid(self.channel) and budget.is_limited(self.routes)
-        if (
-            self.channel.supports_receipts
-            or "failed" in settlement["states"]
-            or (refunded and "failed" in settlement["attempt_states"])
-        ):
-            # The end of an offer and the event about it: both or neither.
+        if self.channel.supports_receipts or set(settlement["states"]) != {"sent"}:
+            # The end of an offer and the event about it, a call and what it cost: both or neither.
             async with self.database.transaction() as session:
                 await self._store(session, outcomes, settlement)
         else:
@@ -532,13 +536,15 @@ class Delivery:
     async def _store(
         self, session: AsyncSession, outcomes: Sequence[Outcome], settlement: dict[str, Any]
     ) -> None:
-        nobody = await execute(session, _SETTLE, settlement)
+        rows = await execute(session, _SETTLE, settlement)
+        nobody = [row for row in rows if row.what == "reached nobody"]
         await offers.give_up(session, nobody, reason="no_channel_left")
+        wakes(session, WORK)
         if self.channel.supports_receipts:
             called = [(each.due.message_id, each.provider_id) for each in outcomes]
             await receipts.catch_up(session, self.channel.name, called, routes=self.routes)
-        if is_paid(self.channel) and budget.is_limited(self.routes):
-            spared = [_Spared(each.due) for each in outcomes if each.state == "failed"]
+        if is_paid(self.channel):
+            spared = [row for row in rows if row.what == "cost nothing"]
             await budget.give_back(session, spared, routes=self.routes)
 
     def _settlement(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -633,25 +639,6 @@ class Delivery:
             return Outcome(due, "sent", provider_id=provider_id)
         retry_in = backoff(due.attempts)
         return Outcome(due, "failed", error="the provider never had it", retry_in=retry_in)
-
-
-@dataclass(frozen=True)
-class _Spared:
-    """What a call that was not taken would have cost; see :func:`budget.give_back`."""
-
-    due: Due
-
-    @property
-    def district(self) -> str:
-        return self.due.district
-
-    @property
-    def segments(self) -> int:
-        return self.due.segments
-
-    @property
-    def now(self) -> datetime:
-        return self.due.started_at
 
 
 class Pace:

@@ -128,8 +128,11 @@ async def _judged(session: AsyncSession, events: Sequence[AnswerJudged], office:
         session, {e.data.offer_id: e.data.reporter for e in events if e.data.reporter}
     )
     # Afterwards: an acceptance may have been taken back in the same batch.
-    await asked.note_outcomes(session, offers.endings(events))
-    written = (letters.reply(event, link=office.link) for event in events)
+    over = offers.endings(events)
+    await asked.note_outcomes(session, over)
+    written = (
+        letters.reply(event, link=office.link, over=event.data.offer_id in over) for event in events
+    )
     await office.send(session, [letter for letter in written if letter])
 
 

@@ -20,7 +20,7 @@ from uuid_utils.compat import uuid7
 from services.notification import answers, asked, messages, replies, texts
 from services.notification.channels import Kind
 from services.notification.handlers import Office
-from services.notification.letters import ESCALATION_LIFE, REPLY_LIFE, Letter
+from services.notification.letters import REPLY_LIFE, Letter, of_policy, to_coordinator
 from services.notification.replies import Reading
 from services.notification.routes import stopped
 from services.notification.texts import Texts
@@ -30,7 +30,6 @@ from shared.contacts import PhoneError, e164
 from shared.database import Row, execute, now, sql
 from shared.events import (
     Answer,
-    Coordinator,
     StoppedVolunteer,
     VolunteerStopped,
 )
@@ -64,8 +63,8 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 
 _REPEATED = sql("""
     SELECT FROM inbound
-    WHERE sender = :sender AND channel = :channel AND body = :body
-      AND provider_id LIKE 'ours-%' AND received_at > now() - CAST(:within AS interval)
+    WHERE sender = :sender AND channel = :channel AND provider_id LIKE :ours || '%'
+      AND received_at > now() - CAST(:within AS interval)
     LIMIT 1
 """)
 _LOCK = sql("SELECT pg_advisory_xact_lock(hashtextextended(CAST(:id AS text), 0))")
@@ -94,6 +93,18 @@ _START = sql("""
     DELETE FROM stops WHERE address = ANY (CAST(:addresses AS text[])) AND kind = :kind
     RETURNING address
 """)
+
+
+_FORGET = (
+    sql("DELETE FROM inbound WHERE received_at < now() - CAST(:older_than AS interval)"),
+    sql("DELETE FROM receipts WHERE received_at < now() - CAST(:older_than AS interval)"),
+)
+
+
+async def forget(session: AsyncSession, *, older_than: timedelta) -> None:
+    """Delete what came in long ago: texts as they were written, and receipts."""
+    for statement in _FORGET:
+        await execute(session, statement, {"older_than": older_than})
 
 
 @dataclass(frozen=True)
@@ -138,12 +149,13 @@ class Sender:
 class Decision:
     """What a text is taken for. ``meaning`` is a word of :mod:`replies`, or ``sign_of_life``, or
     ``ignored``; ``about`` the offer or test that it is about; with ``ask`` there are ``why`` and
-    the ``codes`` to choose from."""
+    the ``codes`` to choose from; ``drill``: nothing of it is real."""
 
     meaning: str
     why: str | None = None
     about: Row | None = None
     codes: tuple[str, ...] = ()
+    drill: bool = False
 
 
 async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
@@ -236,7 +248,7 @@ def decide(reading: Reading, *, live: Sequence[Row], coded: Row | None) -> Decis
     if coded is not None and coded.kind == "ping":
         return Decision("sign_of_life", about=coded)
     if coded is not None:
-        return Decision(reading.meaning, reading.why, coded, (coded.answer_code,))
+        return Decision(reading.meaning, reading.why, coded, (coded.answer_code,), coded.drill)
     can_answer = [row for row in live if row.kind == "offer"]
     if reading.code is not None and can_answer:
         # A code that nobody has: a slip of the thumb in it could mean any of theirs.
@@ -262,12 +274,14 @@ def _without_code(reading: Reading, live: Sequence[Row]) -> Decision:
     candidates = fitting or held + opened
     if len(candidates) > 1:
         return _asking("which_offer", candidates)
-    return Decision(reading.meaning, reading.why, candidates[0], (candidates[0].answer_code,))
+    (one,) = candidates
+    return Decision(reading.meaning, reading.why, one, (one.answer_code,), one.drill)
 
 
 def _asking(why: str | None, rows: Sequence[Row]) -> Decision:
     about = rows[0] if len(rows) == 1 else None
-    return Decision("ask", why, about, tuple(row.answer_code for row in rows))
+    drill = all(row.drill for row in rows)
+    return Decision("ask", why, about, tuple(row.answer_code for row in rows), drill)
 
 
 def sender_of(heard: Heard) -> Sender | None:
@@ -292,14 +306,17 @@ async def _keep(
     address = sender.address if sender else storable(heard.sender.strip())[:ADDRESS_AT_MOST]
     body = storable(heard.raw)
     provider_id = heard.provider_id and storable(heard.provider_id)
+    said = _digest(f"{heard.channel}\n{address}\n{heard.text}")
     if not provider_id:
-        provider_id = f"ours-{uuid7()}"
-        about = {"channel": heard.channel, "sender": address, "body": body}
+        about = {"channel": heard.channel, "sender": address, "ours": f"ours-{said}-"}
         # Two of them at the same moment see each other.
-        key = _digest(f"{heard.channel}\n{address}\n{body}")
-        await execute(session, _LOCK, {"id": f"jangkau:inbound:{key}"})
+        await execute(session, _LOCK, {"id": f"jangkau:inbound:{said}"})
         if await execute(session, _REPEATED, about | {"within": REPEATED_WITHIN}):
             return None
+        provider_id = f"ours-{said}-{uuid7()}"
+    elif heard.channel == "sms":
+        # A telephone that is a gateway counts from the beginning after a new installation.
+        provider_id = f"{provider_id[: ID_AT_MOST - len(said) - 1]}-{said}"
     elif len(provider_id) > ID_AT_MOST:
         provider_id = _digest(provider_id)
     kept = {
@@ -416,7 +433,7 @@ async def _ask(writer: _Writer, decision: Decision) -> None:
         about.answer_code if about else None,
         language=writer.language,
         codes=decision.codes,
-        drill=about.drill if about else False,
+        drill=decision.drill,
     )
     await writer.say("question", written, about=about)
 
@@ -499,23 +516,14 @@ async def _warn_coordinators(writer: _Writer, row: Row, event: VolunteerStopped)
     place = (row.made or {}).get("place") or {}
     told = district.policy.coordinators_of(place.get("subdistrict", ""))
     volunteer = (row.made or {}).get("volunteer") or {}
+    name = volunteer.get("name", "")
     letters = [
-        Letter(
-            event_id=event.id,
-            subject=row.volunteer_id,
-            district=row.district,
-            drill=False,
+        to_coordinator(
+            one,
+            about=event,
             purpose="unreachable",
-            recipient=f"coordinator:{one.phone or one.email or one.name}",
-            phone=one.phone,
-            email=one.email,
-            texts=texts.volunteer_unreachable(
-                volunteer.get("name", ""),
-                row.phone or row.email,
-                Coordinator(name=one.name, phone=one.phone, email=one.email, language=one.language),
-            ),
-            send_before=event.time + ESCALATION_LIFE,
+            written=texts.volunteer_unreachable(name, row.phone or row.email, one),
         )
-        for one in told or district.policy.coordinators
+        for one in of_policy(told or district.policy.coordinators)
     ]
     await writer.office.send(writer.session, letters)

@@ -1,6 +1,6 @@
 """Who is told what: from an event to the messages that it makes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,11 +8,13 @@ from uuid import UUID
 
 from services.notification import texts
 from services.notification.texts import Texts
+from shared import policy
 from shared.events import (
     AnswerJudged,
     CaseEscalated,
     CaseProgressed,
     CaseReported,
+    Coordinator,
     Event,
     OfferAssigned,
     OfferClosed,
@@ -169,8 +171,11 @@ def _to_volunteer(
     )
 
 
-def reply(judged: AnswerJudged, *, link: LinkTo) -> Letter | None:
-    """Tell whoever has answered what became of it; None if nobody knows where they are."""
+def reply(judged: AnswerJudged, *, link: LinkTo, over: bool = False) -> Letter | None:
+    """Tell whoever has answered what became of it; None if nobody knows where they are.
+
+    ``over``: the offer has ended since, and the reporter's contact is none of theirs any more.
+    """
     said = judged.data
     phone = said.volunteer.phone if said.volunteer else said.phone
     email = said.volunteer.email if said.volunteer else said.email
@@ -190,7 +195,7 @@ def reply(judged: AnswerJudged, *, link: LinkTo) -> Letter | None:
         texts=texts.reply(
             said,
             link=link(said.offer_id, said.answer_code) if theirs and said.answer_code else None,
-            reporter=said.reporter,
+            reporter=None if over else said.reporter,
             drill=judged.drill,
         ),
         send_before=judged.time + REPLY_LIFE,
@@ -202,20 +207,46 @@ def reply(judged: AnswerJudged, *, link: LinkTo) -> Letter | None:
 def escalations(escalated: CaseEscalated) -> Iterator[Letter]:
     """Tell every coordinator that a case needs them."""
     for coordinator in escalated.data.coordinators:
-        address = coordinator.phone or coordinator.email or coordinator.name
-        yield Letter(
-            event_id=escalated.id,
-            subject=escalated.subject,
-            district=escalated.district,
-            drill=escalated.drill,
+        yield to_coordinator(
+            coordinator,
+            about=escalated,
             purpose="escalation",
-            recipient=f"coordinator:{address}",
-            phone=coordinator.phone,
-            email=coordinator.email,
-            texts=texts.escalation(escalated.data, coordinator, drill=escalated.drill),
-            send_before=escalated.time + ESCALATION_LIFE,
+            written=texts.escalation(escalated.data, coordinator, drill=escalated.drill),
             reported_at=escalated.data.reported_at,
         )
+
+
+def to_coordinator(
+    coordinator: Coordinator,
+    *,
+    about: Event[Any],
+    purpose: str,
+    written: Texts,
+    reported_at: datetime | None = None,
+) -> Letter:
+    """What a coordinator has to know: it is still worth knowing the next morning."""
+    address = coordinator.phone or coordinator.email or coordinator.name
+    return Letter(
+        event_id=about.id,
+        subject=about.subject,
+        district=about.district,
+        drill=about.drill,
+        purpose=purpose,
+        recipient=f"coordinator:{address}",
+        phone=coordinator.phone,
+        email=coordinator.email,
+        texts=written,
+        send_before=about.time + ESCALATION_LIFE,
+        reported_at=reported_at,
+    )
+
+
+def of_policy(coordinators: Iterable[policy.Coordinator]) -> list[Coordinator]:
+    """Coordinators as events and texts know them."""
+    return [
+        Coordinator(name=one.name, phone=one.phone, email=one.email, language=one.language)
+        for one in coordinators
+    ]
 
 
 def acknowledgement(reported: CaseReported) -> Letter | None:

@@ -102,55 +102,46 @@ async def heed_stop(
     waiting = await execute(session, _WAITING, {"addresses": addresses, "channels": of_the_kind})
     if not waiting:
         return
-    left = [[name for name in row.routes if name not in of_the_kind] for row in waiting]
     moved = await execute(
-        session,
-        _BY_ANOTHER_WAY,
-        {
-            "ids": [row.id for row in waiting],
-            "routes": [",".join(ways) for ways in left],
-            # Behind the one that is tried now: what came before it may have taken the message.
-            "channels": [
-                routes.after([name for name in _behind(row) if name in ways], "")
-                for row, ways in zip(waiting, left, strict=True)
-            ],
-            "stopped": of_the_kind,
-        },
+        session, _STOP_WAYS, {"ids": [row.id for row in waiting], "stopped": of_the_kind}
     )
     await offers.give_up(session, [row for row in moved if row.state == "failed"], reason="stopped")
     wakes(session, WORK)
 
 
-def _behind(row: Any) -> list[str]:
-    ways = list(row.routes)
-    return ways[ways.index(row.channel) + 1 :] if row.channel in ways else ways
-
-
 _WAITING = sql("""
-    SELECT id, routes, channel FROM messages
+    SELECT id FROM messages
     WHERE state IN ('queued', 'sending', 'sent', 'unknown')
       AND routes && CAST(:channels AS text[]) AND send_before > now()
       AND (phone = ANY (CAST(:addresses AS text[])) OR email = ANY (CAST(:addresses AS text[])))
     ORDER BY id FOR UPDATE
 """)
-_BY_ANOTHER_WAY = sql("""
+_STOP_WAYS = sql(f"""
     UPDATE messages m
-    -- No route is not the same as none known.
-    SET routes = string_to_array(coalesce(nullif(o.routes, ''), 'none'), ','),
-        -- What is under way, or has gone out, only loses the way that is stopped.
-        channel = CASE WHEN waits THEN coalesce(o.channel, m.channel) ELSE m.channel END,
-        state = CASE WHEN waits AND o.channel IS NULL THEN 'failed' ELSE m.state END,
-        error = CASE WHEN waits THEN 'they want no more messages by this channel'
+    SET routes = o.routes,
+        -- What is under way, or has gone out, only loses the ways that are stopped.
+        state = CASE WHEN NOT o.waits OR o.next IS NOT NULL THEN m.state
+                     WHEN {offers.may_have_arrived()} THEN 'unknown' ELSE 'failed' END,
+        channel = CASE WHEN o.waits THEN coalesce(o.next, m.channel) ELSE m.channel END,
+        error = CASE WHEN o.waits THEN 'they want no more messages by this channel'
                      ELSE m.error END,
-        next_attempt_at = CASE WHEN waits THEN now() ELSE m.next_attempt_at END
+        next_attempt_at = CASE WHEN o.waits THEN now() ELSE m.next_attempt_at END
     FROM (
-        SELECT o.*, now.state = 'queued' AND now.channel = ANY (CAST(:stopped AS text[])) AS waits
-        FROM unnest(CAST(:ids AS uuid[]), CAST(:routes AS text[]), CAST(:channels AS text[]))
-            AS o (id, routes, channel) JOIN messages now USING (id)
+        SELECT m.id, m.routes, m.waits, {offers.NEXT_WAY} AS next
+        FROM (
+            SELECT id,
+                   -- No way is not the same as none known.
+                   coalesce(nullif(ARRAY(
+                       SELECT way FROM unnest(routes) WITH ORDINALITY AS w (way, n)
+                       WHERE NOT way = ANY (CAST(:stopped AS text[])) ORDER BY n),
+                       '{{}}'), ARRAY['none']) AS routes,
+                   state = 'queued' AND channel = ANY (CAST(:stopped AS text[])) AS waits
+            FROM messages WHERE id = ANY (CAST(:ids AS uuid[]))
+        ) AS m
     ) AS o
     WHERE m.id = o.id
     RETURNING m.case_id, m.offer_id, m.district, m.drill, m.purpose, m.state, now() AS at
-""")
+""")  # noqa: S608 - our own text, no value in it
 
 
 def _row(letter: Letter, routes: Routes, barred: Stopped) -> dict[str, Any]:

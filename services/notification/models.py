@@ -79,8 +79,6 @@ class Message(SQLModel, table=True):
     urgent: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
     # Of the short text: what it costs by SMS.
     segments: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
-    # Where an answer by e-mail goes, if not to our usual address.
-    reply_to: str | None = Field(default=None, sa_type=Text)
     # The channel that is tried now; null when none is left.
     channel: str | None = Field(default=None, sa_type=Text)
     error: str | None = Field(default=None, sa_type=Text)
@@ -147,6 +145,12 @@ class Receipt(SQLModel, table=True):
             postgresql_nulls_not_distinct=True,
         ),
         Index("receipts_received_at", "received_at"),
+        Index(
+            "receipts_message",
+            "channel",
+            "message_id",
+            postgresql_where=text("message_id IS NOT NULL"),
+        ),
     )
 
     id: UUID = Field(primary_key=True)
@@ -220,6 +224,7 @@ class Inbound(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("channel", "provider_id", name="inbound_once"),
         Index("inbound_sender", "sender", "received_at"),
+        Index("inbound_received_at", "received_at"),
     )
 
     id: UUID = Field(primary_key=True)

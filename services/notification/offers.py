@@ -47,6 +47,25 @@ OVER = """EXISTS (
           WHEN 'reply' THEN s.state = 'ended' AND s.changed_at > m.created_at
           ELSE false END)"""
 
+
+# The next way of a message ``m`` by which nobody has been called for it yet.
+NEXT_WAY = """(
+    SELECT w.way FROM unnest(m.routes) WITH ORDINALITY AS w (way, n)
+    WHERE w.way <> 'none' AND NOT EXISTS (
+        SELECT FROM attempts tried WHERE tried.message_id = m.id AND tried.channel = w.way)
+    ORDER BY w.n LIMIT 1)"""
+
+
+def may_have_arrived(*, but: str = "NULL") -> str:
+    """Whether some call for message ``m`` may have brought it, in SQL; ``but`` is the id of a call
+    that does not count. Such a message is never ``failed``: nobody knows."""
+    return f"""EXISTS (
+        SELECT FROM attempts earlier
+        WHERE earlier.message_id = m.id AND earlier.id IS DISTINCT FROM {but}
+          AND earlier.state IN ('unknown', 'sent')
+          AND earlier.receipt IS DISTINCT FROM 'undelivered')"""  # noqa: S608 - our own text
+
+
 # Sorted, so that two processes wait for each other instead of deadlocking.
 _HEAR = sql("""
     INSERT INTO offer_states AS old (offer_id, state, changed_at, heard_at)

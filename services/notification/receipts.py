@@ -76,7 +76,9 @@ _SENT = sql("""
 """)
 _ELSEWHERE = sql(f"""
     UPDATE messages m
-    SET state = CASE WHEN {offers.OVER} THEN 'withdrawn' ELSE :state END,
+    SET state = CASE WHEN {offers.OVER} THEN 'withdrawn'
+                     WHEN :state = 'failed' AND {offers.may_have_arrived()} THEN 'unknown'
+                     ELSE :state END,
         channel = coalesce(CAST(:channel AS text), m.channel), error = :error,
         next_attempt_at = now(), receipt_by = NULL, look_up_at = NULL
     WHERE m.id = :message
@@ -85,10 +87,11 @@ _ELSEWHERE = sql(f"""
 # What came before the call had returned the provider's id.
 _EARLY = sql("""
     SELECT r.channel, r.provider_id, r.message_id, r.state, r.error
-    FROM receipts r
-    WHERE r.channel = :channel
-      AND (r.provider_id = ANY (CAST(:provider_ids AS text[]))
-           OR r.message_id = ANY (CAST(:message_ids AS uuid[])))
+    FROM (SELECT * FROM receipts
+          WHERE channel = :channel AND provider_id = ANY (CAST(:provider_ids AS text[]))
+          UNION
+          SELECT * FROM receipts
+          WHERE channel = :channel AND message_id = ANY (CAST(:message_ids AS uuid[]))) AS r
     ORDER BY r.received_at
 """)
 

@@ -7,7 +7,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.notification.channels import Channel
 from shared.database import execute, sql
-from shared.districts import District
+from shared.districts import District, DistrictError
 from shared.policy import Messages
 
 # An address, and the kind of channel by which it wants no more messages.
@@ -60,32 +60,36 @@ class Routes:
         return [by_name[name] for name in chosen if name in by_name]
 
 
-def unknown_channels(routes: Routes) -> dict[str, list[str]]:
-    """Channels that districts name and this installation does not have, by district."""
-    known = {channel.name for channel in routes.channels}
-    return {
-        code: missing
-        for code, district in routes.districts.items()
-        if (missing := [name for name in district.policy.messages.channels if name not in known])
-    }
-
-
 def is_paid(channel: Channel) -> bool:
     """Whether what goes out by this channel counts against a budget of SMS."""
     return channel.kind == "sms" and channel.cost_per_segment > 0
 
 
-def budgets_without_cost(routes: Routes) -> list[tuple[str, str]]:
-    """Districts with a budget, and the real SMS channels that cost nothing and would not count."""
+def check_policies(routes: Routes) -> None:
+    """Whether this installation can do what its districts' policies say.
+
+    Raises:
+        DistrictError: a district names a channel that there is not, or has a budget for one that
+            costs nothing and would not count.
+    """
+    known = [channel.name for channel in routes.channels]
     free = [
         channel.name
         for channel in routes.channels
         if channel.kind == "sms" and channel.name != "sandbox" and not is_paid(channel)
     ]
-    limited = [
-        code for code, d in routes.districts.items() if d.policy.messages.sms_a_day is not None
-    ]
-    return [(code, name) for code in limited for name in free]
+    for code, district in routes.districts.items():
+        messages = district.policy.messages
+        if missing := [name for name in messages.channels if name not in known]:
+            raise DistrictError(
+                f"policy.toml of {code} names the channels {', '.join(missing)}; this installation "
+                f"has {', '.join(known)} (JANGKAU_CHANNELS)"
+            )
+        if messages.sms_a_day is not None and free:
+            raise DistrictError(
+                f"policy.toml of {code} has a budget (sms_a_day), but the channel {free[0]} costs "
+                f"nothing and would not count: set JANGKAU_{free[0].upper()}_COST_PER_SEGMENT"
+            )
 
 
 async def stopped(session: AsyncSession, addresses: Iterable[str | None]) -> set[tuple[str, str]]:

@@ -43,6 +43,10 @@ class NotificationSettings(LinkSettings):
     # A folder whose files take the place of ours in templates/, by name.
     texts: Path | None = None
 
+    # For how long what came in is kept as it was written, and what providers told of messages:
+    # a season, to answer a complaint.
+    keep_days: float = Field(default=90, gt=0)
+
     sandbox_cost_per_segment: float = Field(default=0, ge=0)
 
     smtp_host: str = "127.0.0.1"
@@ -264,6 +268,10 @@ class NotificationSettings(LinkSettings):
         if bool(self.twilio_from) == bool(self.twilio_messaging_service_sid):
             raise ValueError(
                 "JANGKAU_TWILIO_FROM or JANGKAU_TWILIO_MESSAGING_SERVICE_SID: exactly one of them"
+            )
+        if not self.public_url:
+            raise ValueError(
+                "JANGKAU_PUBLIC_URL is needed for the channel twilio: its calls are signed for it"
             )
         _check_url("TWILIO_URL", self.twilio_url)
         if self.environment != "development":

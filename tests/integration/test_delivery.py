@@ -527,18 +527,64 @@ async def test_a_stop_during_a_call_lets_nothing_more_out(sending: Make) -> None
         await both.queue(
             offer_made(volunteer=volunteer, respond_by=datetime.now(UTC) + timedelta(hours=1))
         )
-    send = sms.send
-
-    async def stopped_meanwhile(message: Outgoing) -> str:
-        async with both.database.transaction() as session:
-            await heed_stop(session, [PHONE], "sms", routes=both.office.routes)
-        return await send(message)
-
-    sms.send = stopped_meanwhile  # type: ignore[method-assign]
+    stop_during_the_call(both, sms)
     await both.send("sms")
     await both.send("email")
     assert await both.send_again("sms") == 0
     assert len(sms.sent) == 1
+
+
+async def test_a_stop_during_a_call_that_is_refused_lets_the_next_channel_try(
+    sending: Make,
+) -> None:
+    sms, mail = Scripted([TransientFailure("HTTP 503")]), mail_channel()
+    both = sending(sms, mail)
+    await both.queue(offer_made(respond_by=datetime.now(UTC) + timedelta(hours=1)))
+    stop_during_the_call(both, sms)
+    await both.send("sms")
+    assert await both.send("email") == 1
+    assert await both.send_again("sms") == 0
+
+
+async def test_a_stop_during_a_refused_call_of_the_only_channel_is_said_to_be_unreachable(
+    sending: Make,
+) -> None:
+    sms = Scripted([TransientFailure("HTTP 503")])
+    only = sending(sms)
+    await only.queue(offer_made(respond_by=datetime.now(UTC) + timedelta(hours=1)))
+    stop_during_the_call(only, sms)
+    await only.send("sms")
+    assert await messages(only) == [("offer", "failed")]
+    assert [type(event) for event in await said(only.database)] == [OfferUnreachable]
+
+
+def stop_during_the_call(senders: Senders, channel: Scripted) -> None:
+    """Whoever is called writes STOP before the provider has answered."""
+    send = channel.send
+
+    async def stopped_meanwhile(message: Outgoing) -> str:
+        async with senders.database.transaction() as session:
+            await heed_stop(session, [PHONE], "sms", routes=senders.office.routes)
+        return await send(message)
+
+    channel.send = stopped_meanwhile  # type: ignore[method-assign]
+
+
+async def test_a_stop_never_goes_back_to_a_channel_that_may_have_taken_the_message(
+    sending: Make,
+) -> None:
+    """Unknown by SMS, waiting at the mailbox, which they stop: there is no way left."""
+    sms = Scripted([UnknownOutcome("time-out")])
+    both = sending(sms, mail_channel())
+    await both.queue(offer_made())
+    await both.send("sms")
+    async with both.database.transaction() as session:
+        await heed_stop(session, ["siti@example.org"], "email", routes=both.office.routes)
+    assert await both.send("email") == 0
+    assert await both.send_again("sms") == 0
+    assert len(sms.sent) == 1
+    assert await messages(both) == [("offer", "unknown")]
+    assert await said(both.database) == [], "it may have arrived"
 
 
 # --- what a provider may answer -------------------------------------------------------------------
@@ -568,6 +614,37 @@ async def test_what_arrived_late_by_the_first_channel_and_then_did_not_goes_by_t
     await both.receive("sms", receipt("undelivered", message=found.id))
     assert await both.send("email") == 1
     assert await said(both.database) == []
+
+
+async def test_what_one_channel_may_have_brought_is_not_failed_when_the_next_cannot(
+    sending: Make,
+) -> None:
+    """No receipt of the SMS in time, and the mail comes back: nobody knows."""
+    both = sending(
+        Scripted(supports_receipts=True),
+        Scripted(["mail-1"], name="email", kind="email", supports_receipts=True),
+    )
+    await both.queue(offer_made())
+    await both.send("sms")
+    await run(both.database, "UPDATE messages SET receipt_by = now() - interval '1 second'")
+    await both.of["sms"].reconcile()
+    await both.send("email")
+    await both.receive("email", receipt("undelivered", provider_id="mail-1"))
+    assert await messages(both) == [("offer", "unknown")]
+    assert await said(both.database) == []
+
+
+async def test_a_look_up_that_chokes_is_tried_again(sending: Make) -> None:
+    channel = Scripted(
+        [UnknownOutcome("x")], supports_lookup=True, looked_up=[KeyError("sid"), "id-7"]
+    )
+    sms = sending(channel)
+    await sms.queue(offer_made())
+    await sms.send("sms")
+    await due_for_a_look_up(sms)
+    assert (await message(sms)).state == "unknown"
+    await due_for_a_look_up(sms)
+    assert (await message(sms)).state == "sent"
 
 
 async def test_a_receipt_by_our_id_counts_whatever_id_the_call_brought(sending: Make) -> None:
@@ -682,6 +759,27 @@ async def test_what_the_provider_did_not_take_costs_nothing(
     await senders.send_again("sms")
     assert await one(senders.database, "SELECT segments FROM spending") == 1
     assert await one(senders.database, "SELECT sum(segments) FROM attempts") == 1
+
+
+async def test_one_call_is_given_back_once(
+    sending: Make, districts: dict[str, District], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored twice, because the answer to the first commit got lost."""
+    own = district_with(districts, sms_a_day=5)
+    senders = sending(Scripted(["id-1", TransientFailure("HTTP 503")]), districts=own)
+    await senders.queue(
+        *(offer_made(respond_by=datetime.now(UTC) + timedelta(hours=1)) for _ in "12")
+    )
+    delivery = senders.of["sms"]
+    settle = delivery._settle
+
+    async def twice(outcomes: Any) -> None:
+        await settle(outcomes)
+        await settle(outcomes)
+
+    monkeypatch.setattr(delivery, "_settle", twice)
+    await senders.send("sms")
+    assert await one(senders.database, "SELECT segments FROM spending") == 1
 
 
 async def test_a_message_of_two_segments_costs_two(

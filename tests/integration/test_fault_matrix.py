@@ -154,6 +154,7 @@ async def test_twilio(senders: Make, stub: Gateway, fault: Fault) -> None:
     as_twilio = [(c.replace("sms", "twilio"), state) for c, state in expected.calls]
     assert await attempts(both) == as_twilio
     assert stub.accepted.total() == expected.accepted
+    assert stub.calls.total() == sum(channel == "twilio" for channel, _ in as_twilio)
     assert (await message(both)).state == "sent"
 
 
@@ -264,6 +265,8 @@ SMTP_FAULTS: dict[tuple[str, str | None], tuple[list[tuple[str, str]], int]] = {
     ("MAIL", "421 closing"): (LATER, 1),
     ("MAIL", "451 later"): (LATER, 1),
     ("MAIL", "550 not you"): (LATER, 1),  # it is about us: somebody may mend it in time
+    ("MAIL", None): (LATER, 1),
+    ("RCPT", None): (LATER, 1),
     ("RCPT", "421 closing"): (LATER, 1),
     ("RCPT", "451 greylisted"): (LATER, 1),
     ("RCPT", "550 no such mailbox"): (NEVER, 0),

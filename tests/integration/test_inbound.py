@@ -25,6 +25,7 @@ from services.notification.channels.sandbox import Sandbox
 from services.notification.channels.sms import Sms
 from services.notification.channels.twilio import Twilio
 from services.notification.handlers import Office
+from services.notification.inbound import forget
 from services.notification.routes import Routes
 from services.notification.settings import NotificationSettings
 from shared import errors, topics
@@ -226,9 +227,28 @@ async def test_a_gateway_without_ids_repeats_itself_within_a_minute_and_people_d
     answers = await asyncio.gather(*(doors.gateway(body) for _ in range(4)))
     assert [answer.status_code for answer in answers] == [200] * 4
     assert len(await doors.said()) == 1
+    assert (await doors.gateway({**body, "try": 2})).status_code == 200
+    assert len(await doors.said()) == 1, "the same, and the gateway counts its tries"
     await run(doors.database, "UPDATE inbound SET received_at = received_at - interval '1 hour'")
     assert (await doors.gateway(body)).status_code == 200
     assert len(await doors.said()) == 2
+
+
+async def test_a_gateway_that_counts_its_ids_anew_loses_no_text(doors: Doors) -> None:
+    await doors.ask(offer_made(volunteer=siti_and()))
+    for text in ("SIAP nanti saya kabari", "YA", "YA"):
+        body = {"from": SITI, "text": text, "message_id": "1"}
+        assert (await doors.gateway(body)).status_code == 200
+    assert len(await doors.kept()) == 2
+
+
+async def test_what_came_in_long_ago_is_forgotten(doors: Doors) -> None:
+    await doors.twilio("YA")
+    await run(doors.database, "UPDATE inbound SET received_at = received_at - interval '91 days'")
+    await doors.twilio("YA")
+    async with doors.database.transaction() as session:
+        await forget(session, older_than=timedelta(days=90))
+    assert len(await doors.kept()) == 1
 
 
 @pytest.mark.parametrize("secret", [None, "wrong", "", SECRET + "x"])
@@ -296,6 +316,12 @@ async def test_what_is_no_text_is_refused_with_the_names_of_its_fields(doors: Do
         assert (await doors.gateway({"pengirim": SITI, "isi": "YA"})).status_code == 422
     assert logs[0]["fields"] == ["isi", "pengirim"]
     assert SITI not in str(logs)
+    headers["content-type"] = "application/x-www-form-urlencoded"
+    with structlog.testing.capture_logs() as logs:
+        raw = f"Dari {SITI} Siti: YA, saya datang".encode()
+        answer = await doors.http.post("/v1/inbound/sms", content=raw, headers=headers)
+    assert answer.status_code == 422
+    assert SITI[1:] not in str(logs)
     headers["content-type"] = "text/plain"
     answer = await doors.http.post("/v1/inbound/email", content=written(), headers=headers)
     assert answer.status_code == 415
@@ -393,6 +419,16 @@ async def test_between_two_offers_nobody_guesses(doors: Doors) -> None:
     assert "BBBB3" in question.short_text
     (kept,) = await doors.kept()
     assert (kept.meaning, kept.why, kept.body) == ("ask", "which_offer", "YA")
+
+
+async def test_a_question_about_drills_is_marked_as_one(doors: Doors) -> None:
+    await doors.ask(
+        offer_made(answer_code="AAAA2", volunteer=siti_and(), drill=True),
+        offer_made(answer_code="BBBB3", volunteer=siti_and(), drill=True),
+    )
+    await doors.twilio("YA")
+    (question,) = await doors.written()
+    assert question.short_text.startswith("SIMULASI")
 
 
 async def test_whoever_has_no_offer_is_told_so(doors: Doors) -> None:
@@ -635,6 +671,14 @@ async def test_a_report_of_a_lost_mail_is_a_receipt(doors: Doors) -> None:
     assert [event.data.reason for event in await doors.said()] == ["undelivered"]
     (kept,) = await doors.kept()
     assert (kept.meaning, kept.why) == ("ignored", "delivery_report")
+
+
+async def test_a_report_of_a_lost_mail_in_latin_1_is_one_too(doors: Doors) -> None:
+    await a_message_sent(doors, "email", "250 OK")
+    raw = bounce().replace(b"User unknown", b"Bo\xeete inconnue\x00")
+    assert (await doors.mail(raw)).status_code == 200
+    (message,) = await doors.written()
+    assert message.state == "failed"
 
 
 # --- the sandbox ----------------------------------------------------------------------------------

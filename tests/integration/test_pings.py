@@ -237,7 +237,10 @@ async def test_what_comes_late_counts_and_an_old_answer_does_not_make_them_young
     assert (await who_is(db, siti)).last_reached_at == reached
 
 
-async def test_a_dead_number_is_told_with_the_reason(db: Database, policy: Districts) -> None:
+@pytest.mark.parametrize("reason", ["not_sent_in_time", "budget_spent"])
+async def test_a_dead_number_is_told_with_the_reason(
+    db: Database, policy: Districts, reason: str
+) -> None:
     siti, budi = await people(db, 2)
     await pinged(db)
     dead, unsent = await ping_of(db, siti), await ping_of(db, budi)
@@ -245,13 +248,13 @@ async def test_a_dead_number_is_told_with_the_reason(db: Database, policy: Distr
         db,
         policy,
         ping_unreachable("undelivered", ping_id=dead.id, volunteer_id=siti),
-        # Notification was away: it says nothing about the number.
-        ping_unreachable("not_sent_in_time", ping_id=unsent.id, volunteer_id=budi),
+        # Nothing was sent: it says nothing about the number.
+        ping_unreachable(reason, ping_id=unsent.id, volunteer_id=budi),
     )
     ping = await ping_of(db, siti)
     assert (ping.state, ping.reason) == ("unreachable", "undelivered")
     ping = await ping_of(db, budi)
-    assert (ping.state, ping.reason) == ("unanswered", "not_sent_in_time")
+    assert (ping.state, ping.reason) == ("unanswered", reason)
     assert (await who_is(db, siti)).last_reached_at is None
     # An answer by another way is stronger than the gateway's word, whichever comes first.
     await hears(db, policy, ping_answered(ping_id=dead.id, volunteer_id=siti))

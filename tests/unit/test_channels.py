@@ -433,15 +433,6 @@ def test_a_text_to_twilio_has_a_sender() -> None:
     assert twilio.read_incoming({"From": PHONE}) is None
 
 
-def test_only_who_shows_the_secret_is_believed() -> None:
-    given = settings(sms_webhook_secret=SECRET)
-    assert sms.is_ours(SECRET, settings=given)
-    for shown in ("", SECRET + "x", "sécret", None):
-        assert not sms.is_ours(shown, settings=given)
-    assert not sms.is_ours("", settings=settings())
-    assert not sms.is_ours(None, settings=settings())
-
-
 def test_a_webhook_is_json_or_a_form() -> None:
     assert sms.read_body(b'{"a": {"b": 1}}', "application/json; charset=utf-8") == {"a": {"b": 1}}
     assert sms.read_body(b"a=1&b=", "application/x-www-form-urlencoded") == {"a": "1", "b": ""}

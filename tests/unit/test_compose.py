@@ -243,11 +243,11 @@ def test_every_secret_of_a_service_can_be_set_from_outside(
 
 
 def test_every_setting_of_a_channel_can_be_set_from_outside() -> None:
-    kinds = ("channels", "smtp_", "sms_", "twilio_", "apprise_")
+    kinds = ("channels", "smtp_", "sms_", "twilio_", "apprise_", "provider_", "receipt_", "keep_")
     settings = {
         f"JANGKAU_{name.upper()}"
         for name in NotificationSettings.model_fields
-        if name.startswith(kinds) and name != "smtp_starttls"  # it only says its new name
+        if name.startswith(kinds)
     }
     assert settings <= set(_containers()["notification"]["environment"])
 
@@ -276,3 +276,9 @@ def test_nothing_but_what_the_image_needs_goes_to_the_builder() -> None:
     copied = re.findall(r"^COPY (?!--from)(.+)$", (ROOT / "Dockerfile").read_text("utf-8"), re.M)
     needed = {source for line in copied for source in line.split()[:-1]}
     assert {rule[1:] for rule in rules if rule.startswith("!")} == needed
+
+
+def test_no_public_address_of_notification_stays_none() -> None:
+    """Empty means messages without a link, which is not the same as unset."""
+    given = _containers()["notification"]["environment"]["JANGKAU_PUBLIC_URL"]
+    assert given == "${JANGKAU_NOTIFICATION_PUBLIC_URL-http://127.0.0.1:8200}"

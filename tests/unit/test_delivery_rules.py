@@ -1,5 +1,6 @@
 """Which channel is tried next and when, and batches of mixed events."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
@@ -10,16 +11,19 @@ from hypothesis import strategies as st
 
 from services.notification.channels import Channel
 from services.notification.channels.email import Email
+from services.notification.channels.http import retry_after
 from services.notification.channels.sandbox import Sandbox
 from services.notification.channels.sms import Sms
 from services.notification.delivery import LONGEST_RETRY, Pace, backoff
 from services.notification.handlers import RANK, waves
 from services.notification.offers import judged
-from services.notification.routes import Routes
+from services.notification.routes import Routes, check_policies
 from services.notification.settings import NotificationSettings
 from shared import topics
 from shared.database import Database
+from shared.districts import District, DistrictError
 from shared.events import Event
+from shared.policy import Messages
 from tests.factories import (
     answer_judged,
     case_escalated,
@@ -160,3 +164,42 @@ def test_what_was_judged_says_what_can_be_answered_next(
     offer = offer_made()
     events = [answer_judged(answer, verdict, offer=offer) for answer, verdict in answers]
     assert judged(events) == {offer.data.offer_id: state}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"retry-after": "7"}, 7),
+        (
+            {
+                "retry-after": "Tue, 24 Nov 2026 12:01:00 GMT",
+                "date": "Tue, 24 Nov 2026 12:00:00 GMT",
+            },
+            60,
+        ),
+        ({"retry-after": "Tue, 24 Nov 2026 12:01:00 GMT"}, None),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_a_provider_says_in_seconds_or_by_its_own_clock_how_long_to_wait(
+    said: dict[str, str], expected: int | None
+) -> None:
+    wait = retry_after(said)
+    assert wait == (timedelta(seconds=expected) if expected is not None else None)
+
+
+def test_a_policy_that_this_installation_cannot_keep_is_refused(
+    districts: dict[str, District],
+) -> None:
+    sample = districts["19.04"]
+
+    def with_messages(**values: Any) -> dict[str, District]:
+        policy = replace(sample.policy, messages=Messages(**values))
+        return {"19.04": replace(sample, policy=policy)}
+
+    check_policies(Routes(channels(), with_messages(channels=("email", "sms"))))
+    with pytest.raises(DistrictError, match="names the channels pigeon; this installation has"):
+        check_policies(Routes(channels(), with_messages(channels=("pigeon",))))
+    with pytest.raises(DistrictError, match="JANGKAU_SMS_COST_PER_SEGMENT"):
+        check_policies(Routes(channels(), with_messages(sms_a_day=100)))

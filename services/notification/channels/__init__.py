@@ -18,7 +18,6 @@ class Outgoing:
     short_text: str
     subject: str
     long_text: str
-    reply_to: str | None = None
 
 
 @dataclass(frozen=True)

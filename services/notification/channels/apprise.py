@@ -1,4 +1,4 @@
-"""Whatever apprise reaches: Telegram, WhatsApp, Signal, Matrix and a hundred more, by one URL.
+"""Whatever apprise reaches: WhatsApp, Signal, Matrix and a hundred more, by one URL.
 
 Apprise says only whether it went well. If not, nobody knows whether anything went out.
 https://appriseit.com/services/

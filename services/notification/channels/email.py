@@ -85,9 +85,8 @@ class Email:
         mail = EmailMessage(policy=_ASCII if message.address.isascii() else _UTF8)
         mail["From"] = self.settings.smtp_from
         mail["To"] = message.address
-        reply_to = message.reply_to or self.settings.smtp_reply_to
-        if reply_to:
-            mail["Reply-To"] = reply_to
+        if self.settings.smtp_reply_to:
+            mail["Reply-To"] = self.settings.smtp_reply_to
         mail["Subject"] = message.subject
         mail["Date"] = formatdate(usegmt=True)
         # The same at every attempt, so that a mailbox can fold what came twice.

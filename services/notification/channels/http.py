@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -16,7 +17,8 @@ import aiohttp
 
 from services.notification.channels import PermanentFailure, TransientFailure, UnknownOutcome
 
-# In seconds; the other form of the header, a date, is left to our own patience.
+# In seconds. The other form (RFC 9110, 10.2.3) is a date of the provider's clock, which goes with
+# the date of its answer, not with ours.
 _RETRY_AFTER = re.compile(r"[0-9]{1,6}")
 
 
@@ -41,6 +43,18 @@ class Reply:
         except ValueError:
             return {}
         return body if isinstance(body, dict) else {}
+
+
+def retry_after(headers: Mapping[str, str]) -> timedelta | None:
+    """How long a provider wants to be left alone; None if it does not say, or not clearly."""
+    said = headers.get("retry-after", "")
+    if _RETRY_AFTER.fullmatch(said):
+        return timedelta(seconds=int(said))
+    try:
+        wait = parsedate_to_datetime(said) - parsedate_to_datetime(headers.get("date", ""))
+    except (ValueError, TypeError):
+        return None
+    return max(wait, timedelta(0))
 
 
 class Provider:
@@ -104,11 +118,8 @@ class Provider:
 
     async def _request(self, method: str, url: str, **given: Any) -> Reply:
         async with self._session.request(method, url, allow_redirects=False, **given) as answer:
-            after = answer.headers.get("retry-after", "")
             return Reply(
-                answer.status,
-                await answer.text(errors="replace"),
-                timedelta(seconds=int(after)) if _RETRY_AFTER.fullmatch(after) else None,
+                answer.status, await answer.text(errors="replace"), retry_after(answer.headers)
             )
 
     async def close(self) -> None:

@@ -1,6 +1,5 @@
 """SMS over a generic HTTP gateway: its request is a template in settings, its answers are rules."""
 
-import hmac
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -171,16 +170,6 @@ def _brief(answer: Reply) -> str:
 
 
 # --- what the gateway tells us ----------------------------------------------------------------
-
-
-def is_ours(secret: str | None, *, settings: NotificationSettings) -> bool:
-    """Whether whoever calls shows the secret; nobody does where none is set."""
-    expected = settings.sms_webhook_secret
-    return (
-        expected is not None
-        and secret is not None
-        and hmac.compare_digest(secret.encode(), expected.get_secret_value().encode())
-    )
 
 
 def read_body(raw: bytes, content_type: str | None) -> Mapping[str, Any]:

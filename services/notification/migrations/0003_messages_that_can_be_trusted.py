@@ -16,7 +16,6 @@ def upgrade() -> None:
             ADD COLUMN routes text[] NOT NULL DEFAULT '{}',
             ADD COLUMN urgent boolean NOT NULL DEFAULT false,
             ADD COLUMN segments integer NOT NULL DEFAULT 1,
-            ADD COLUMN reply_to text,
             ADD COLUMN receipt_by timestamptz,
             ADD COLUMN look_up_at timestamptz,
             ADD COLUMN look_ups integer NOT NULL DEFAULT 0,
@@ -52,6 +51,8 @@ def upgrade() -> None:
                 channel, provider_id, message_id, state)
         );
         CREATE INDEX receipts_received_at ON receipts (received_at);
+        CREATE INDEX receipts_message ON receipts (channel, message_id)
+            WHERE message_id IS NOT NULL;
 
         CREATE TABLE asked (
             offer_id uuid PRIMARY KEY,
@@ -104,4 +105,5 @@ def upgrade() -> None:
             CONSTRAINT inbound_once UNIQUE (channel, provider_id)
         );
         CREATE INDEX inbound_sender ON inbound (sender, received_at);
+        CREATE INDEX inbound_received_at ON inbound (received_at);
     """)
