@@ -21,6 +21,7 @@ from services.notification import answers, asked, messages, replies, texts
 from services.notification.channels import Kind
 from services.notification.handlers import Office
 from services.notification.letters import REPLY_LIFE, Letter, of_policy, to_coordinator
+from services.notification.offers import HELD
 from services.notification.replies import Reading
 from services.notification.routes import stopped
 from services.notification.texts import Texts
@@ -58,7 +59,6 @@ ADDRESS_AT_MOST = 254
 # Of the words in a text, those that are looked up as codes.
 CODES_AT_MOST = 5
 
-HELD = ("accepted", "arrived")
 _WORD = re.compile(r"[A-Za-z0-9]+")
 
 _REPEATED = sql("""

@@ -30,6 +30,8 @@ RECORDED = {
     "done": "ended",
     "hand_back": "ended",
 }
+# In these states the case is its volunteer's.
+HELD = ("accepted", "arrived")
 # After these there is nothing left to answer.
 OVER_VERDICTS = ("too_late", "taken_by_another", "case_closed")
 # What a recorded answer that ends an offer is called afterwards.

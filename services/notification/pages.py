@@ -20,6 +20,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.notification import answers, asked, texts
 from services.notification.links import CODE_LENGTH, PURPOSE
+from services.notification.offers import HELD
 from shared.database import DATABASE_ERRORS, Database, Row, brief, execute, is_transient, now, sql
 from shared.events import Answer, MadeOffer, Outcome, PingedVolunteer, Reporter
 from shared.pages import HEADERS
@@ -50,7 +51,6 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "declined": ("decline",),
     "handed_back": ("hand_back", "decline"),
 }
-HELD = ("accepted", "arrived")
 
 # The answer that this page has sent, and whether anything was heard of its offer since.
 _SENT = sql("""

@@ -13,7 +13,7 @@ from shared import topics
 from shared.database import Database
 from shared.districts import District
 from shared.events import CaseReported, OfferAnswered, PublicCase
-from tests.factories import offer_answered
+from tests.factories import KOBA, offer_answered
 from tests.integration.conftest import one, rows, run
 
 Districts = Mapping[str, District]
@@ -153,3 +153,16 @@ async def state_of(database: Database, reported: CaseReported) -> Any:
 
 def who(reported: CaseReported) -> UUID:
     return UUID(str(reported.subject))
+
+
+async def people(db: Database, count: int, **values: Any) -> list[UUID]:
+    """Volunteers in a row going north, a kilometre apart, the nearest first."""
+    return [
+        await volunteer(db, KOBA[0] + number * 0.009, KOBA[1], **values)
+        for number in range(1, count + 1)
+    ]
+
+
+async def events_of(db: Database, kind: type[Any]) -> list[Any]:
+    """Of the events that were published those of this kind, in order."""
+    return [event for event in await published(db) if isinstance(event, kind)]

@@ -33,8 +33,10 @@ from tests.factories import (
 )
 from tests.integration.cases import (
     Districts,
+    events_of,
     offers_of,
     open_offer,
+    people,
     published,
     report,
     state_of,
@@ -58,14 +60,6 @@ def db(assignment_database: Database) -> Database:
     return assignment_database
 
 
-async def people(db: Database, count: int, **values: Any) -> list[UUID]:
-    """Volunteers in a row going north, a kilometre apart, the nearest first."""
-    return [
-        await volunteer(db, KOBA[0] + number * 0.009, KOBA[1], **values)
-        for number in range(1, count + 1)
-    ]
-
-
 async def chosen(db: Database, **which: Any) -> reach.Chosen:
     async with db.transaction() as session:
         return await reach.choose(session, districts=["19.04"], **which)
@@ -76,10 +70,6 @@ async def pinged(db: Database, ids: list[UUID] | None = None, **values: Any) -> 
     ids = (await chosen(db)).ids if ids is None else ids
     async with db.transaction() as session:
         return await reach.ping(session, districts=["19.04"], only=ids, **{"within": DAY, **values})
-
-
-async def events_of(db: Database, kind: type[Any]) -> list[Any]:
-    return [event for event in await published(db) if isinstance(event, kind)]
 
 
 async def ping_of(db: Database, id_: UUID) -> Any:

@@ -25,18 +25,19 @@ from shared.events import (
     Reporter,
 )
 from tests.conftest import MakeSettings
-from tests.factories import KOBA, case_reported, offer_answered, reporter
+from tests.factories import case_reported, offer_answered, reporter
 from tests.integration.cases import (
     Districts,
     answer,
+    events_of,
     offers_of,
     open_offer,
+    people,
     published,
     report,
     state_of,
     sweep,
     time_passes,
-    volunteer,
     who,
     with_policy,
 )
@@ -54,18 +55,6 @@ def policy(districts: dict[str, District]) -> dict[str, District]:
 @pytest.fixture
 def db(assignment_database: Database) -> Database:
     return assignment_database
-
-
-async def people(db: Database, count: int, **values: Any) -> list[UUID]:
-    """Volunteers in a row going north, a kilometre apart, the nearest first."""
-    return [
-        await volunteer(db, KOBA[0] + number * 0.009, KOBA[1], **values)
-        for number in range(1, count + 1)
-    ]
-
-
-async def events_of(db: Database, kind: type[Any]) -> list[Any]:
-    return [event for event in await published(db) if isinstance(event, kind)]
 
 
 async def told(db: Database) -> list[tuple[str, str | None]]:
