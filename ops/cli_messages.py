@@ -9,7 +9,7 @@ from ops.cli_preview import preview
 from ops.terminal import out
 
 if TYPE_CHECKING:
-    from services.notification.replies import Reading
+    from services.notification.incoming.reading import Reading
 
 # Heavy modules are imported where they are needed, so that every command answers at once.
 
@@ -37,9 +37,9 @@ def classify(
 
     Example: [bold]jangkau message classify "siap, 15 menit lagi" "K7M2P tdk bs" --json[/]
     """
-    from services.notification import replies
+    from services.notification.incoming import reading
 
-    readings = [(text, replies.classify(text, codes=code or ())) for text in texts]
+    readings = [(text, reading.classify(text, codes=code or ())) for text in texts]
     if as_json:
         typer.echo(json.dumps([_values(text, reading) for text, reading in readings]))
     else:

@@ -17,12 +17,12 @@ from prometheus_client import Counter
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.notification import answers, asked, messages, replies, texts
+from services.notification import answers, asked, messages, texts
 from services.notification.channels import Kind
 from services.notification.handlers import Office
+from services.notification.incoming.reading import Reading, classify
 from services.notification.letters import REPLY_LIFE, Letter, of_policy, to_coordinator
 from services.notification.offers import HELD
-from services.notification.replies import Reading
 from services.notification.routes import stopped
 from services.notification.texts import Texts
 from shared import outbox
@@ -147,9 +147,9 @@ class Sender:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a text is taken for. ``meaning`` is a word of :mod:`replies`, or ``sign_of_life``, or
-    ``ignored``; ``about`` the offer or test that it is about; with ``ask`` there are ``why`` and
-    the ``codes`` to choose from; ``drill``: nothing of it is real."""
+    """What a text is taken for. ``meaning`` is a word of :data:`reading.Meaning`, or
+    ``sign_of_life``, or ``ignored``; ``about`` the offer or test that it is about; with ``ask``
+    there are ``why`` and the ``codes`` to choose from; ``drill``: nothing of it is real."""
 
     meaning: str
     why: str | None = None
@@ -203,12 +203,12 @@ async def _read(
         for row in known
         if row.state != "ended" or row.asked_at > moment - CODES_KNOWN_FOR
     ]
-    reading = replies.classify(heard.text, codes=near)
+    reading = classify(heard.text, codes=near)
     found: dict[str, Row] = {}
     if reading.code is None or reading.code not in near:
         found = await _codes_in(session, heard.text, sender)
         if found:
-            reading = replies.classify(heard.text, codes=[*near, *found])
+            reading = classify(heard.text, codes=[*near, *found])
     # Not every word that is somebody's code was meant as one: the parser knows "BERES" as a word.
     code = reading.code
     if code is None and reading.why != "two_codes":

@@ -48,6 +48,8 @@ TAKEN_FOR: dict[str, str] = {
     "ask": "ditanyakan lagi",
     "stop": "berhenti",
     "start": "mulai lagi",
+    "off_duty": "libur",
+    "duty_page": "minta jadwal",
     "sign_of_life": "tanda terima",
     "ignored": "diabaikan",
 }

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ops.cli import app
 from services.notification import texts
-from services.notification.replies import (
+from services.notification.incoming.reading.parser import (
     WORDS_AT_MOST,
     Meaning,
     Reading,

@@ -19,11 +19,15 @@ from typing import Literal, NamedTuple
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
+from services.notification.incoming.reading.leave import Leave, leave_in
 from shared.codes import ALPHABET, normalised
 from shared.events import Outcome
 from shared.words import one_line
 
-Meaning = Literal["accept", "decline", "arrived", "done", "obstacle", "stop", "start", "ask"]
+Meaning = Literal[
+    "accept", "decline", "arrived", "done", "obstacle", "stop", "start", "off_duty", "duty_page",
+    "ask",
+]  # fmt: skip
 
 WORDS = Path(__file__).parent / "reply_words.toml"
 # Nobody's answer stands further back, and a text must not cost us more than a few milliseconds.
@@ -43,9 +47,10 @@ REACH = 3
 class Reading:
     """What a text is taken for.
 
-    ``code`` is the answer code in it; ``words`` what it says besides, on one line; ``outcome`` goes
-    with ``done`` where the words leave no doubt; ``why`` goes with ``ask``: empty, ambiguous,
-    not_understood, two_codes or wrong_number.
+    ``code`` is the answer code that was typed; ``words`` what the text says besides, on one line.
+    With ``done``, ``outcome`` is set where the words leave no doubt, and ``plain`` where the text
+    is the word SELESAI and nothing else but a code and manners. ``leave`` goes with ``off_duty``.
+    ``why`` goes with ``ask``: empty, ambiguous, not_understood, two_codes or wrong_number.
     """
 
     meaning: Meaning
@@ -53,6 +58,8 @@ class Reading:
     words: str
     outcome: Outcome | None = None
     why: str | None = None
+    plain: bool = False
+    leave: Leave | None = None
 
 
 def classify(text: str, *, codes: Collection[str] = ()) -> Reading:
@@ -65,6 +72,11 @@ def classify(text: str, *, codes: Collection[str] = ()) -> Reading:
     if not any(token.kind != "mark" for token in said):
         why = "empty" if code is None else "not_understood"
         return Reading("ask", code, _line(_without_code(looked, tokens)), why=why)
+    leave = leave_in(_whole_words(said))
+    if leave is not None:
+        return Reading("off_duty", code, _line(_without_code(looked, tokens)), leave=leave)
+    if _is_duty_page(said):
+        return Reading("duty_page", code, _line(_without_code(looked, tokens)))
     clauses = _clauses(said, after_code=_after_code(tokens))
     meaning, unclear = _judged(clauses)
     rest = _remaining(looked, tokens, clauses, meaning)
@@ -72,7 +84,34 @@ def classify(text: str, *, codes: Collection[str] = ()) -> Reading:
         # What stands further back may say the opposite.
         return Reading("ask", code, rest, why="not_understood")
     outcome = _outcome(clauses) if meaning == "done" else None
-    return Reading(meaning, code, rest, outcome, unclear)
+    plain = meaning == "done" and _is_plain(clauses)
+    return Reading(meaning, code, rest, outcome, unclear, plain)
+
+
+def _whole_words(said: Sequence["Token"]) -> list[str]:
+    """The words with "s/d" and "5/12" as one, whatever signs the cutting made of them."""
+    joined: list[str] = []
+    end = -1
+    for token in said:
+        glued = token.start == end and (token.folded == "/" or joined[-1].endswith("/"))
+        if glued:
+            joined[-1] += token.folded
+        else:
+            joined.append(token.folded)
+        end = token.end
+    return joined
+
+
+def _is_duty_page(said: Sequence["Token"]) -> bool:
+    words = {token.folded for token in said if token.kind == "word"}
+    around = {"saya", "minta", "mohon", "lihat", "cek", "pak", "bu", "jaga", "piket", "tugas"}
+    return "jadwal" in words and words <= around | {"jadwal"}
+
+
+def _is_plain(clauses: Sequence["Clause"]) -> bool:
+    parts = [part for clause in clauses for part in clause.parts]
+    done = [part for part in parts if part.kind == "done"]
+    return len(done) == 1 and all(part.kind in ("done", "filler", "people") for part in parts)
 
 
 # --- the words we know -------------------------------------------------------------------------
