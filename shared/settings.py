@@ -131,6 +131,13 @@ class Settings(BaseSettings):
         return timedelta(seconds=self.stalled_after_seconds)
 
 
+class AgencySettings(Settings):
+    """What a service needs whose doors are open to the agency."""
+
+    # Who shows it may use them. None is for a developer's machine.
+    agency_token: SecretStr | None = None
+
+
 class LinkSettings(Settings):
     """What a service needs that gives people signed links to its pages."""
 

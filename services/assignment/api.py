@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from services.assignment import volunteers
-from services.assignment.agency import agency_only
 from services.assignment.duty import Window, format_times
+from shared.agency import agency_only
 from shared.contacts import Email, Phone
 from shared.database import Database
 from shared.districts import District

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field, SecretStr
 
 from services.assignment import coordination, story
-from services.assignment.agency import agency_only
 from services.assignment.coordination import Act, Assignment, Closing, Refused
 from services.assignment.turn import STATES, Case
+from shared.agency import agency_only
 from shared.database import Database
 from shared.districts import District
 from shared.errors import Problem

@@ -3,16 +3,14 @@
 from datetime import timedelta
 from typing import Self
 
-from pydantic import SecretStr, model_validator
+from pydantic import model_validator
 
-from shared.settings import LinkSettings
+from shared.settings import AgencySettings, LinkSettings
 
 
-class AssignmentSettings(LinkSettings):
+class AssignmentSettings(AgencySettings, LinkSettings):
     """Assignment's own settings."""
 
-    # Who shows it sees the volunteers. None is allowed on a developer's machine only.
-    agency_token: SecretStr | None = None
     # How often it is looked for cases whose time has come.
     sweep_seconds: float = 0.5
     public_url: str = "http://127.0.0.1:8002"
