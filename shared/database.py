@@ -6,7 +6,10 @@ statements that work on whole sets, which go straight to asyncpg: a third of the
 """
 
 import asyncio
+import errno
 import re
+import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,10 +38,27 @@ DATABASE_ERRORS = (
 # resources (disk, memory, connections), lock not available, operator intervention, system error.
 # https://www.postgresql.org/docs/18/errcodes-appendix.html
 TRANSIENT_CLASSES = ("08", "40", "53", "55", "57", "58")
-READ_ONLY_TRANSACTION = "25006"  # a standby that is about to be promoted
+# Of these, what is about the record or the moment, while the server itself is well: serialization
+# and deadlock, a lock that is held, a statement or a transaction that took too long.
+MET_CLASSES = ("40", "55")
+QUERY_CANCELED = "57014"
 IDLE_IN_TRANSACTION_TIMEOUT = "25P03"
+MET_STATES = (QUERY_CANCELED, IDLE_IN_TRANSACTION_TIMEOUT)
+READ_ONLY_TRANSACTION = "25006"  # a standby that is about to be promoted
+
+# What the network, or a host that is out of descriptors or memory, says. A file that is missing or
+# may not be read says something else, and waiting does not mend it.
+NETWORK_ERRNOS = frozenset({
+    errno.EADDRNOTAVAIL, errno.EAGAIN, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EINTR, errno.EMFILE, errno.ENETDOWN,
+    errno.ENETRESET, errno.ENETUNREACH, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOTCONN,
+    errno.EPIPE, errno.ESHUTDOWN, errno.ETIMEDOUT,
+})  # fmt: skip
 
 COMMAND_TIMEOUT_S = 30.0
+# Longer than one of our transactions holds a row or a district (a burst of 500 events takes a
+# second or two), shorter than what a partition may wait for one record.
+LOCK_TIMEOUT_S = 5.0
 NO_LIMIT_S = 86_400.0
 
 _RAW = "asyncpg connection"
@@ -46,8 +66,10 @@ _RAW = "asyncpg connection"
 
 def is_transient(error: BaseException) -> bool:
     """Whether waiting can help: the database or broker is away, or two transactions met."""
-    if isinstance(error, OSError | TimeoutError | PoolTimeoutError):
+    if isinstance(error, TimeoutError | PoolTimeoutError):
         return True
+    if isinstance(error, OSError):
+        return _is_network(error)
     if isinstance(error, DBAPIError):
         if error.connection_invalidated:
             return True
@@ -63,6 +85,27 @@ def is_transient(error: BaseException) -> bool:
         return True
     # asyncpg's word for a connection that has gone; its other InterfaceErrors are our mistakes.
     return isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+
+
+def is_away(error: BaseException) -> bool:
+    """Of a transient error: whether it says that the database or the broker as a whole is away or
+    full, rather than that this record or this moment had bad luck."""
+    if isinstance(error, PoolTimeoutError):
+        return True
+    if isinstance(error, TimeoutError) or not is_transient(error):
+        return False
+    sqlstate = getattr(getattr(error, "orig", None) or error, "sqlstate", None)
+    if sqlstate is None:
+        return True  # of the network, or of a connection that has gone
+    return sqlstate[:2] not in MET_CLASSES and sqlstate not in MET_STATES
+
+
+def _is_network(error: OSError) -> bool:
+    if isinstance(error, ConnectionError | socket.gaierror | socket.herror | ssl.SSLError):
+        return True
+    # asyncio's connect sums up several addresses in a bare OSError without a number.
+    several = type(error) is OSError and str(error).startswith("Multiple exceptions")
+    return several or error.errno in NETWORK_ERRNOS
 
 
 def brief(error: BaseException) -> str:
@@ -165,7 +208,14 @@ class Database:
     it, instead of at their next poll: :meth:`wake_on_commit` and :func:`wakes`.
     """
 
-    def __init__(self, url: URL, *, pool_size: int = 8, application: str = "jangkau") -> None:
+    def __init__(
+        self,
+        url: URL,
+        *,
+        pool_size: int = 8,
+        application: str = "jangkau",
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
+    ) -> None:
         self.engine: AsyncEngine = create_async_engine(
             url,
             # Transactions are begun and ended here, around both ways into the database.
@@ -184,7 +234,8 @@ class Database:
                     "application_name": application,
                     # A process that was stopped in the middle must not hold its locks for ever.
                     "idle_in_transaction_session_timeout": "30s",
-                    "lock_timeout": "10s",
+                    # A waiting row lock ends, and its transaction with it: others wait behind it.
+                    "lock_timeout": f"{lock_timeout_s * 1000:.0f}",
                     "jit": "off",
                     # Our statements take arrays, whose values do not change the plan; making a new
                     # plan for each run costs as much as the run.

@@ -67,6 +67,7 @@ class Service:
         self.database = Database(
             self.settings.database_url_of(self.name),
             pool_size=self.settings.database_pool_size,
+            lock_timeout_s=self.settings.lock_timeout_seconds,
             application=instance[:63],
         )
         self._publisher = Publisher(self.settings, client_id=instance)

@@ -55,6 +55,10 @@ class Settings(BaseSettings):
         description="with {service} where the service's name goes",
     )
     database_password: SecretStr | None = None
+    # A transaction waits so long for a row that another holds, then ends and is tried again. Longer
+    # than ours hold one (a burst of 500 events: a second or two), shorter than what all others of
+    # a partition may wait for one record.
+    lock_timeout_seconds: float = 5
     # On two cores more than 16 connections only queue in PostgreSQL instead of here.
     database_pool_size: int = 8
 
