@@ -13,7 +13,7 @@ itself: a message can go out although its offer was closed while the provider to
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,8 +32,8 @@ from services.notification.channels import (
     UnknownOutcome,
 )
 from services.notification.messages import WORK
-from services.notification.offers import OVER
-from services.notification.routes import Routes, is_paid
+from services.notification.offers import BROUGHT, OVER
+from services.notification.routes import TRIED, Routes, is_paid
 from shared.database import Database, brief, execute, is_transient, sql, wakes
 from shared.health import Loop
 from shared.words import storable
@@ -84,6 +84,7 @@ class Due:
     left: timedelta
     started_at: datetime
     routes: tuple[str, ...]
+    tried: tuple[str, ...]
     outgoing: Outgoing
 
 
@@ -92,7 +93,8 @@ class Outcome:
     """What came of one call: ``state`` of the attempt, and how the message goes on.
 
     ``end`` is the message's own end where no provider was called any more; ``look_up_in`` is when
-    the provider is asked what became of it.
+    the provider is asked what became of it. With ``leave`` another channel is the better way, and
+    ``retry_in`` is for where there is none.
     """
 
     due: Due
@@ -101,6 +103,7 @@ class Outcome:
     error: str | None = None
     retry_in: timedelta | None = None
     look_up_in: timedelta | None = None
+    leave: bool = False
     end: str | None = None
 
 
@@ -118,6 +121,9 @@ _EXPIRE = sql("""
     SELECT case_id, offer_id, district, drill, purpose, now() AS at
     FROM expired WHERE purpose IN ('offer', 'ping') AND attempts = 0
 """)
+# What a call needs to know of its message ``m``.
+_MESSAGE = """m.id, m.district, m.phone, m.email, m.short_text, m.subject, m.long_text, m.routes,
+              m.attempts, m.look_ups, m.send_before"""
 # What is over is looked at here too: a call that failed can put a message back after its end.
 _DUE = f"""
     SELECT m.id, m.district, m.segments, m.urgent, now() AS now FROM messages m
@@ -125,15 +131,22 @@ _DUE = f"""
       AND m.send_before > now() AND NOT {OVER}
       -- Somebody may have stopped a way meanwhile; before routes were, there are none.
       AND (m.routes = '{{}}' OR m.channel = ANY (m.routes))
+      -- Whatever put it here: what may have brought it is not called again, except where the
+      -- provider knows our id and nobody has heard the end of the call.
+      AND (m.attempts = 0 OR NOT EXISTS (
+          SELECT FROM attempts earlier
+          WHERE earlier.message_id = m.id AND earlier.channel = :channel AND {BROUGHT}
+            AND NOT (CAST(:repeats AS boolean) AND earlier.receipt IS NULL
+                     AND earlier.state = 'unknown')))
     ORDER BY m.next_attempt_at LIMIT :limit FOR UPDATE OF m SKIP LOCKED
 """  # noqa: S608 - our own text, no value in it
 # Taken and announced in one statement: no provider is called for a message whose attempt is not
 # stored, and no attempt is stored for a message that another process has taken.
-_ANNOUNCE = """
-    WITH due AS ({due}), taken AS (
+_ANNOUNCE = f"""
+    WITH due AS (<due>), taken AS (
         UPDATE messages m SET state = 'sending', attempts = m.attempts + 1
         FROM due WHERE m.id = due.id
-        RETURNING m.*
+        RETURNING {_MESSAGE}, m.segments
     ), announced AS (
         INSERT INTO attempts (id, message_id, channel, state, lease_until, started_at, segments)
         SELECT gen_random_uuid(), id, :channel, 'sending',
@@ -143,12 +156,12 @@ _ANNOUNCE = """
         FROM taken
         RETURNING id, message_id, started_at
     )
-    SELECT taken.*, announced.id AS attempt_id, announced.started_at,
-           taken.send_before - now() AS left
-    FROM taken JOIN announced ON announced.message_id = taken.id
-"""
-_TAKE = sql(_ANNOUNCE.replace("{due}", _DUE))
-_TAKE_THESE = sql(_ANNOUNCE.replace("{due}", "SELECT unnest(CAST(:ids AS uuid[])) AS id"))
+    SELECT {_MESSAGE}, {TRIED} AS tried, announced.id AS attempt_id, announced.started_at,
+           m.send_before - now() AS left
+    FROM taken m JOIN announced ON announced.message_id = m.id
+"""  # noqa: S608 - our own text, no value in it
+_TAKE = sql(_ANNOUNCE.replace("<due>", _DUE))
+_TAKE_THESE = sql(_ANNOUNCE.replace("<due>", "SELECT unnest(CAST(:ids AS uuid[])) AS id"))
 _WITHIN_BUDGET = sql(_DUE)
 # The day's budget is spent: by another channel, or not at all.
 _REFUSE = sql(f"""
@@ -166,9 +179,12 @@ _REFUSE = sql(f"""
 _STILL_DUE = sql(f"""
     SELECT m.send_before > now() AS in_time, {OVER} AS over FROM messages m WHERE m.id = :message
 """)  # noqa: S608 - our own text, no value in it
-# Where a message would go on to is stopped meanwhile (:func:`messages.heed_stop`).
-_STOPPED = """(o.state = 'queued' AND m.routes <> '{}'
-               AND NOT coalesce(o.channel, m.channel) = ANY (m.routes))"""
+# Where a message can go on to, read under its lock: a way may have been stopped meanwhile
+# (:func:`messages.heed_stop`), or called by a process that we know nothing of.
+_HOLD = sql(f"""
+    SELECT m.id, m.routes, m.district, m.phone, m.email, {TRIED} AS tried
+    FROM messages m WHERE m.id = ANY (CAST(:ids AS uuid[])) ORDER BY m.id FOR UPDATE
+""")  # noqa: S608 - our own text, no value in it
 # The attempt ends if it is still ours: another process may have given it up as unknown meanwhile.
 # The message moves on only if this is still its newest attempt: a process that was stopped past its
 # lease must not undo what another has done since. Returned are the messages that have just ended
@@ -204,17 +220,14 @@ _SETTLE = sql(f"""
         UPDATE messages m
         SET state = CASE
                 WHEN o.state = 'queued' AND {OVER} THEN 'withdrawn'
-                WHEN {_STOPPED} AND {offers.NEXT_WAY} IS NOT NULL THEN 'queued'
-                WHEN (o.state = 'failed' OR {_STOPPED})
-                     AND {offers.may_have_arrived(but="o.attempt_id")} THEN 'unknown'
-                WHEN {_STOPPED} THEN 'failed'
+                WHEN o.state = 'failed' AND {offers.may_have_arrived(but="o.attempt_id")}
+                THEN 'unknown'
                 ELSE o.state END,
             -- It may have been on its way to another channel meanwhile.
             channel = CASE WHEN o.state = 'sent' THEN :channel
-                           WHEN {_STOPPED} THEN coalesce({offers.NEXT_WAY}, m.channel)
                            ELSE coalesce(o.channel, m.channel) END,
             error = o.error,
-            next_attempt_at = now() + CASE WHEN {_STOPPED} THEN interval '0' ELSE o.retry_in END,
+            next_attempt_at = now() + o.retry_in,
             look_up_at = now() + o.look_up_in,
             receipt_by = CASE WHEN o.state = 'sent' AND m.purpose = ANY (CAST(:watched AS text[]))
                               THEN now() + CAST(:receipt_within AS interval) END,
@@ -236,10 +249,11 @@ _SETTLE = sql(f"""
     FROM ended JOIN messages m ON m.id = ended.message_id
     WHERE ended.state = 'failed' AND ended.segments > 0
 """)  # noqa: S608 - our own text, no value in it
-_ATTEMPT = """
-    SELECT m.*, a.id AS attempt_id, a.started_at, m.send_before - now() AS left
+_ATTEMPT = f"""
+    SELECT {_MESSAGE}, {TRIED} AS tried, a.id AS attempt_id, a.started_at,
+           m.send_before - now() AS left
     FROM attempts a JOIN messages m ON m.id = a.message_id
-"""
+"""  # noqa: S608 - our own text, no value in it
 _ABANDONED = sql(f"""
     {_ATTEMPT}
     WHERE a.state = 'sending' AND a.channel = :channel AND a.lease_until < now()
@@ -247,24 +261,27 @@ _ABANDONED = sql(f"""
     ORDER BY m.id LIMIT 500 FOR UPDATE OF m SKIP LOCKED
 """)
 # Claimed for the time of a lease, so that no other process asks the same at the same time.
-_LOOK_UP = sql("""
+_LOOK_UP = sql(f"""
     WITH claimed AS (
-        UPDATE messages SET look_ups = look_ups + 1, look_up_at = now() + CAST(:lease AS interval)
-        WHERE id IN (
+        UPDATE messages m
+        SET look_ups = m.look_ups + 1, look_up_at = now() + CAST(:lease AS interval)
+        WHERE m.id IN (
             SELECT id FROM messages
             WHERE state = 'unknown' AND channel = :channel AND look_up_at <= now()
             LIMIT 50 FOR UPDATE SKIP LOCKED)
-        RETURNING *
+        RETURNING {_MESSAGE}
     )
-    SELECT DISTINCT ON (m.id) m.*, a.id AS attempt_id, a.started_at, m.send_before - now() AS left
+    SELECT DISTINCT ON (m.id) {_MESSAGE}, {TRIED} AS tried, a.id AS attempt_id, a.started_at,
+           m.send_before - now() AS left
     FROM claimed m JOIN attempts a ON a.message_id = m.id AND a.channel = :channel
     ORDER BY m.id, a.started_at DESC
-""")
-_NO_RECEIPT = sql("""
-    SELECT id, routes, channel FROM messages
-    WHERE state = 'sent' AND channel = :channel AND receipt_by <= now()
-    ORDER BY receipt_by LIMIT 500 FOR UPDATE SKIP LOCKED
-""")
+""")  # noqa: S608 - our own text, no value in it
+_NO_RECEIPT = sql(f"""
+    SELECT m.id, m.routes, m.channel, m.district, m.phone, m.email, {TRIED} AS tried
+    FROM messages m
+    WHERE m.state = 'sent' AND m.channel = :channel AND m.receipt_by <= now()
+    ORDER BY m.receipt_by LIMIT 500 FOR UPDATE SKIP LOCKED
+""")  # noqa: S608 - our own text, no value in it
 _MOVE_ON = sql(f"""
     UPDATE messages m
     SET receipt_by = NULL,
@@ -388,6 +405,7 @@ class Delivery:
     def _announcing(self) -> dict[str, Any]:
         return {
             "channel": self.channel.name,
+            "repeats": self.channel.supports_idempotency,
             "lease": self.lease,
             "costs": self.channel.kind == "sms",
         }
@@ -395,7 +413,7 @@ class Delivery:
     async def _take_within_budget(self, limit: int) -> Sequence[Any]:
         """As many as the districts' budgets allow; the others go on to their next channel."""
         async with self.database.transaction() as session:
-            values = {"channel": self.channel.name, "limit": limit}
+            values = {"limit": limit, **self._announcing()}
             due = await execute(session, _WITHIN_BUDGET, values)
             if not due:
                 return []
@@ -406,12 +424,8 @@ class Delivery:
             return await execute(session, _TAKE_THESE, {"ids": ids, **self._announcing()})
 
     async def _refuse(self, session: AsyncSession, ids: list[UUID]) -> None:
-        rows = await execute(
-            session,
-            sql("SELECT id, routes FROM messages WHERE id = ANY (CAST(:ids AS uuid[]))"),
-            {"ids": ids},
-        )
-        others = [self.routes.after(list(row.routes), self.channel.name) for row in rows]
+        rows = await execute(session, _HOLD, {"ids": ids})
+        others = [self._after(row) for row in rows]
         ended = await execute(
             session, _REFUSE, {"ids": [row.id for row in rows], "channels": others}
         )
@@ -428,9 +442,8 @@ class Delivery:
             taken_at=taken_at,
             left=row.left,
             started_at=row.started_at,
-            routes=tuple(row.routes)
-            # Stored before routes were: as they would be now.
-            or tuple(self.routes.of(district=row.district, phone=row.phone, email=row.email)),
+            routes=tuple(self.routes.of_message(row)),
+            tried=tuple(row.tried),
             outgoing=Outgoing(
                 idempotency_key=row.id,
                 address=self.channel.address_of(phone=row.phone, email=row.email) or "",
@@ -492,9 +505,8 @@ class Delivery:
             # It means all of us, not this message alone.
             self._pace.pause(min(error.retry_after, LONGEST_PAUSE))
             retry_in = max(retry_in, error.retry_after)
-        if self._other(due) and (due.attempts % REFUSALS == 0 or retry_in >= due.left):
-            return Outcome(due, "failed", error=str(error))
-        return Outcome(due, "failed", error=str(error), retry_in=retry_in)
+        leave = due.attempts % REFUSALS == 0 or retry_in >= due.left
+        return Outcome(due, "failed", error=str(error), retry_in=retry_in, leave=leave)
 
     def _unknown(self, due: Due, error: str) -> Outcome:
         """Nobody knows whether it went out: again only where the provider knows our id."""
@@ -507,21 +519,23 @@ class Delivery:
         return Outcome(due, "unknown", error=error)
 
     def _other(self, due: Due) -> str | None:
-        return self.routes.after(due.routes, self.channel.name)
+        """Where it could go as it was when it was taken; :meth:`_after` decides."""
+        return self.routes.after(due.routes, self.channel.name, tried=due.tried)
+
+    def _after(self, held: Any) -> str | None:
+        """Where a message that we hold the lock of goes on from this channel."""
+        ways = self.routes.of_message(held)
+        return self.routes.after(ways, self.channel.name, tried=held.tried)
 
     # --- what came of it --------------------------------------------------------------------------
 
     async def _settle(self, outcomes: Sequence[Outcome]) -> None:
-        settlement = self._settlement(outcomes)
-        if self.channel.supports_receipts or set(settlement["states"]) != {"sent"}:
+        if self.channel.supports_receipts or {each.state for each in outcomes} != {"sent"}:
             # The end of an offer and the event about it, a call and what it cost: both or neither.
             async with self.database.transaction() as session:
-                await self._store(session, outcomes, settlement)
+                await self._store(session, outcomes)
         else:
-            await self.database.statement(_SETTLE, settlement)
-        # A message that goes on to another channel wakes that channel's loop.
-        if any(settlement["channels"]):
-            self.database.wake(WORK)
+            await self.database.statement(_SETTLE, self._settlement(outcomes, {}))
         for outcome in outcomes:
             ATTEMPTS.labels(self.channel.name, outcome.state).inc()
             if outcome.state != "sent":
@@ -533,13 +547,16 @@ class Delivery:
                     attempts=outcome.due.attempts,
                 )
 
-    async def _store(
-        self, session: AsyncSession, outcomes: Sequence[Outcome], settlement: dict[str, Any]
-    ) -> None:
+    async def _store(self, session: AsyncSession, outcomes: Sequence[Outcome]) -> None:
+        going_on = [each.due.message_id for each in outcomes if each.state != "sent"]
+        held = await execute(session, _HOLD, {"ids": going_on}) if going_on else []
+        settlement = self._settlement(outcomes, {row.id: row for row in held})
         rows = await execute(session, _SETTLE, settlement)
         nobody = [row for row in rows if row.what == "reached nobody"]
         await offers.give_up(session, nobody, reason="no_channel_left")
-        wakes(session, WORK)
+        # A message that goes on to another channel wakes that channel's loop.
+        if going_on:
+            wakes(session, WORK)
         if self.channel.supports_receipts:
             called = [(each.due.message_id, each.provider_id) for each in outcomes]
             await receipts.catch_up(session, self.channel.name, called, routes=self.routes)
@@ -547,8 +564,9 @@ class Delivery:
             spared = [row for row in rows if row.what == "cost nothing"]
             await budget.give_back(session, spared, routes=self.routes)
 
-    def _settlement(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        steps = [self._next_step(outcome) for outcome in outcomes]
+    def _settlement(self, outcomes: Sequence[Outcome], held: Mapping[UUID, Any]) -> dict[str, Any]:
+        """``held`` are the messages that may go on, by id, with their locks."""
+        steps = [self._next_step(each, held.get(each.due.message_id)) for each in outcomes]
         return {
             "attempt_ids": [outcome.due.attempt_id for outcome in outcomes],
             "message_ids": [outcome.due.message_id for outcome in outcomes],
@@ -557,28 +575,31 @@ class Delivery:
             "provider_ids": [_cut(outcome.provider_id, ID_AT_MOST) for outcome in outcomes],
             "errors": [_cut(outcome.error, ERROR_AT_MOST) for outcome in outcomes],
             "channel": self.channel.name,
-            "states": [state for state, _ in steps],
-            "channels": [channel for _, channel in steps],
+            "states": [state for state, _, _ in steps],
+            "channels": [channel for _, channel, _ in steps],
             "attempts": [outcome.due.attempts for outcome in outcomes],
-            "retries": [outcome.retry_in or timedelta(0) for outcome in outcomes],
+            "retries": [wait for _, _, wait in steps],
             "look_ups": [outcome.look_up_in for outcome in outcomes],
             "watched": list(WATCHED) if self.channel.supports_receipts else [],
             "receipt_within": self.receipt_within,
         }
 
-    def _next_step(self, outcome: Outcome) -> tuple[str, str | None]:
+    def _next_step(self, outcome: Outcome, held: Any | None) -> tuple[str, str | None, timedelta]:
         """Sent; or over; or again on this channel; or on the next one; or the end of the road.
 
-        Returns the message's new state, and the channel if it is another one.
+        Returns the message's new state, the channel if it is another one, and how long to wait.
         """
-        if outcome.state == "sent" or outcome.end is not None:
-            return outcome.end or "sent", None
-        if outcome.retry_in is not None:
-            return "queued", None
-        if outcome.look_up_in is not None:
-            return "unknown", None
-        other = self._other(outcome.due)
-        return ("queued", other) if other is not None else (outcome.state, None)
+        at_once = timedelta(0)
+        if outcome.state == "sent" or outcome.end is not None or held is None:
+            return outcome.end or outcome.state, None, at_once
+        other = self._after(held)
+        if outcome.retry_in is not None and not (outcome.leave and other):
+            # Somebody may have stopped this channel during the call.
+            if self.channel.name in self.routes.of_message(held):
+                return "queued", None, outcome.retry_in
+        elif outcome.look_up_in is not None:
+            return "unknown", None, at_once
+        return ("queued", other, at_once) if other else (outcome.state, None, at_once)
 
     # --- what time brings -------------------------------------------------------------------------
 
@@ -595,7 +616,7 @@ class Delivery:
                     )
                     for row in rows
                 ]
-                await self._store(session, outcomes, self._settlement(outcomes))
+                await self._store(session, outcomes)
                 wakes(session, WORK)
                 log.warning("attempts.abandoned", channel=self.channel.name, count=len(rows))
             unsent = await execute(session, _EXPIRE)
@@ -608,7 +629,7 @@ class Delivery:
     async def _without_receipt(self, session: AsyncSession) -> None:
         late = await execute(session, _NO_RECEIPT, {"channel": self.channel.name})
         if late:
-            others = [self.routes.after(list(row.routes), row.channel) for row in late]
+            others = [self._after(row) for row in late]
             await execute(session, _MOVE_ON, {"ids": [row.id for row in late], "channels": others})
             wakes(session, WORK)
 

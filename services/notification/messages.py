@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 from services.notification import offers, texts
 from services.notification.letters import Letter
 from services.notification.offers import OVER
-from services.notification.routes import Routes, Stopped, stopped
+from services.notification.routes import TRIED, Routes, Stopped, stopped
 from shared.database import execute, sql, wakes
 
 WORK = "messages"  # what wakes the delivery
@@ -102,23 +102,34 @@ async def heed_stop(
     waiting = await execute(session, _WAITING, {"addresses": addresses, "channels": of_the_kind})
     if not waiting:
         return
-    moved = await execute(
-        session, _STOP_WAYS, {"ids": [row.id for row in waiting], "stopped": of_the_kind}
-    )
+    left = [[way for way in row.routes if way not in of_the_kind] for row in waiting]
+    values = {
+        "ids": [row.id for row in waiting],
+        # No way is not the same as none known.
+        "routes": [",".join(ways or ["none"]) for ways in left],
+        "waits": [row.state == "queued" and row.channel in of_the_kind for row in waiting],
+        "next": [
+            # By where it stood: what was before it has had its turn.
+            routes.after(row.routes, row.channel, tried={*row.tried, *of_the_kind})
+            for row in waiting
+        ],
+    }
+    moved = await execute(session, _STOP_WAYS, values)
     await offers.give_up(session, [row for row in moved if row.state == "failed"], reason="stopped")
     wakes(session, WORK)
 
 
-_WAITING = sql("""
-    SELECT id FROM messages
-    WHERE state IN ('queued', 'sending', 'sent', 'unknown')
-      AND routes && CAST(:channels AS text[]) AND send_before > now()
-      AND (phone = ANY (CAST(:addresses AS text[])) OR email = ANY (CAST(:addresses AS text[])))
-    ORDER BY id FOR UPDATE
-""")
+_WAITING = sql(f"""
+    SELECT m.id, m.state, m.channel, m.routes, {TRIED} AS tried FROM messages m
+    WHERE m.state IN ('queued', 'sending', 'sent', 'unknown')
+      AND m.routes && CAST(:channels AS text[]) AND m.send_before > now()
+      AND (m.phone = ANY (CAST(:addresses AS text[]))
+           OR m.email = ANY (CAST(:addresses AS text[])))
+    ORDER BY m.id FOR UPDATE
+""")  # noqa: S608 - our own text, no value in it
 _STOP_WAYS = sql(f"""
     UPDATE messages m
-    SET routes = o.routes,
+    SET routes = string_to_array(o.routes, ','),
         -- What is under way, or has gone out, only loses the ways that are stopped.
         state = CASE WHEN NOT o.waits OR o.next IS NOT NULL THEN m.state
                      WHEN {offers.may_have_arrived()} THEN 'unknown' ELSE 'failed' END,
@@ -126,19 +137,8 @@ _STOP_WAYS = sql(f"""
         error = CASE WHEN o.waits THEN 'they want no more messages by this channel'
                      ELSE m.error END,
         next_attempt_at = CASE WHEN o.waits THEN now() ELSE m.next_attempt_at END
-    FROM (
-        SELECT m.id, m.routes, m.waits, {offers.NEXT_WAY} AS next
-        FROM (
-            SELECT id,
-                   -- No way is not the same as none known.
-                   coalesce(nullif(ARRAY(
-                       SELECT way FROM unnest(routes) WITH ORDINALITY AS w (way, n)
-                       WHERE NOT way = ANY (CAST(:stopped AS text[])) ORDER BY n),
-                       '{{}}'), ARRAY['none']) AS routes,
-                   state = 'queued' AND channel = ANY (CAST(:stopped AS text[])) AS waits
-            FROM messages WHERE id = ANY (CAST(:ids AS uuid[]))
-        ) AS m
-    ) AS o
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:routes AS text[]), CAST(:waits AS boolean[]),
+                CAST(:next AS text[])) AS o (id, routes, waits, next)
     WHERE m.id = o.id
     RETURNING m.case_id, m.offer_id, m.district, m.drill, m.purpose, m.state, now() AS at
 """)  # noqa: S608 - our own text, no value in it

@@ -50,12 +50,9 @@ OVER = """EXISTS (
           ELSE false END)"""
 
 
-# The next way of a message ``m`` by which nobody has been called for it yet.
-NEXT_WAY = """(
-    SELECT w.way FROM unnest(m.routes) WITH ORDINALITY AS w (way, n)
-    WHERE w.way <> 'none' AND NOT EXISTS (
-        SELECT FROM attempts tried WHERE tried.message_id = m.id AND tried.channel = w.way)
-    ORDER BY w.n LIMIT 1)"""
+# Whether the call ``earlier`` may have brought its message.
+BROUGHT = """(earlier.receipt IN ('sent', 'delivered')
+              OR (earlier.receipt IS NULL AND earlier.state IN ('sending', 'sent', 'unknown')))"""
 
 
 def may_have_arrived(*, but: str = "NULL") -> str:
@@ -63,9 +60,7 @@ def may_have_arrived(*, but: str = "NULL") -> str:
     that does not count. Such a message is never ``failed``: nobody knows."""
     return f"""EXISTS (
         SELECT FROM attempts earlier
-        WHERE earlier.message_id = m.id AND earlier.id IS DISTINCT FROM {but}
-          AND earlier.state IN ('unknown', 'sent')
-          AND earlier.receipt IS DISTINCT FROM 'undelivered')"""  # noqa: S608 - our own text
+        WHERE earlier.message_id = m.id AND earlier.id IS DISTINCT FROM {but} AND {BROUGHT})"""  # noqa: S608 - our own text
 
 
 # Sorted, so that two processes wait for each other instead of deadlocking.

@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 from services.notification import offers
 from services.notification.channels import Receipt
 from services.notification.messages import WORK
-from services.notification.routes import Routes
+from services.notification.routes import TRIED, Routes
 from shared.database import execute, sql, wakes
 
 log = structlog.get_logger("receipts")
@@ -44,10 +44,11 @@ _LOCK = sql("""
         UNION ALL SELECT CAST(:message_id AS uuid))
     FOR UPDATE
 """)
-_MATCH = sql("""
+_MATCH = sql(f"""
     SELECT a.id AS attempt_id, a.state AS attempt_state, a.channel AS called, a.receipt,
            m.id, m.state, m.routes, m.channel, m.case_id, m.offer_id, m.district, m.drill,
-           m.purpose, m.send_before > now() AS in_time, now() AS at,
+           m.phone, m.email, m.purpose, {TRIED} AS tried, m.send_before > now() AS in_time,
+           now() AS at,
            NOT EXISTS (SELECT FROM attempts later
                        WHERE later.message_id = m.id AND later.started_at > a.started_at) AS newest
     FROM attempts a JOIN messages m ON m.id = a.message_id
@@ -56,7 +57,7 @@ _MATCH = sql("""
            OR a.message_id = :message_id)
     -- The attempt that has the provider's id, else the last one.
     ORDER BY (a.provider_id = :provider_id) DESC NULLS LAST, a.started_at DESC LIMIT 1
-""")
+""")  # noqa: S608 - our own text, no value in it
 _NOTE = sql("""
     UPDATE attempts SET receipt = :state, receipt_at = clock_timestamp(),
         state = CASE WHEN state = 'unknown' THEN 'sent' ELSE state END,
@@ -87,10 +88,10 @@ _ELSEWHERE = sql(f"""
 # What came before the call had returned the provider's id.
 _EARLY = sql("""
     SELECT r.channel, r.provider_id, r.message_id, r.state, r.error
-    FROM (SELECT * FROM receipts
+    FROM (SELECT id, channel, provider_id, message_id, state, error, received_at FROM receipts
           WHERE channel = :channel AND provider_id = ANY (CAST(:provider_ids AS text[]))
           UNION
-          SELECT * FROM receipts
+          SELECT id, channel, provider_id, message_id, state, error, received_at FROM receipts
           WHERE channel = :channel AND message_id = ANY (CAST(:message_ids AS uuid[]))) AS r
     ORDER BY r.received_at
 """)
@@ -164,7 +165,8 @@ async def _move(session: AsyncSession, row: Any, receipt: Receipt, routes: Route
 
 async def _undelivered(session: AsyncSession, row: Any, error: str | None, routes: Routes) -> None:
     """It has not arrived: by the next channel at once; without one somebody else is asked."""
-    other = routes.after(list(row.routes), row.called) if row.in_time else None
+    ways = routes.of_message(row)
+    other = routes.after(ways, row.called, tried=row.tried) if row.in_time else None
     values = {
         "message": row.id,
         "state": "queued" if other else "failed",

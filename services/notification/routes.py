@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -9,6 +10,10 @@ from services.notification.channels import Channel
 from shared.database import execute, sql
 from shared.districts import District, DistrictError
 from shared.policy import Messages
+
+# The channels by which somebody was called for a message ``m``, whatever came of it.
+TRIED = """ARRAY(
+    SELECT DISTINCT called.channel FROM attempts called WHERE called.message_id = m.id)"""
 
 # An address, and the kind of channel by which it wants no more messages.
 Stopped = Collection[tuple[str, str]]
@@ -43,11 +48,24 @@ class Routes:
         ways.sort(key=lambda channel: channel.kind != preferred)
         return [channel.name for channel in ways]
 
-    def after(self, routes: Sequence[str], channel: str) -> str | None:
-        """The next of a message's routes that there still is here; None if none is left."""
+    def of_message(self, message: Any) -> Sequence[str]:
+        """The routes of a stored message: what was noted with it, less what was stopped since."""
+        # Stored before routes were: as they would be now.
+        return message.routes or self.of(
+            district=message.district, phone=message.phone, email=message.email
+        )
+
+    def after(self, routes: Sequence[str], channel: str, *, tried: Collection[str]) -> str | None:
+        """The one rule by which a message goes on from a channel; None if no way is left.
+
+        The next of its routes that there still is here and by which it was never called
+        (:data:`TRIED`, read under the lock of the message): what was called may have brought it,
+        now or later, wherever in the routes it stands or stood. The order is kept too, so that two
+        channels that both refuse for lack of a budget do not hand it to each other for ever.
+        """
         rest = routes[routes.index(channel) + 1 :] if channel in routes else routes
-        known = {each.name for each in self.channels}
-        return next((name for name in rest if name in known and name != channel), None)
+        usable = {each.name for each in self.channels} - {channel, *tried}
+        return next((name for name in rest if name in usable), None)
 
     def policy(self, district: str) -> Messages:
         """What a district says of its messages; nothing, if it has no folder here."""

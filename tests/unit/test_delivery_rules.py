@@ -71,10 +71,35 @@ async def test_what_is_preferred_comes_first_and_what_is_stopped_not_at_all() ->
 
 async def test_the_next_channel_is_the_next_that_there_still_is() -> None:
     ways = ["sms", "email", "sandbox"]
-    assert routes().after(ways, "sms") == "email"
-    assert routes().after(ways, "sandbox") is None
-    assert routes("sms", "sandbox").after(ways, "sms") == "sandbox"
-    assert routes().after(ways, "pigeon") == "sms", "one that was taken away meanwhile"
+    assert routes().after(ways, "sms", tried=["sms"]) == "email"
+    assert routes().after(ways, "sandbox", tried=ways) is None
+    assert routes("sms", "sandbox").after(ways, "sms", tried=["sms"]) == "sandbox"
+    assert routes().after(ways, "pigeon", tried=["pigeon"]) == "sms", "taken away meanwhile"
+
+
+async def test_a_channel_that_was_called_is_no_way_wherever_the_routes_put_it_now() -> None:
+    assert routes().after(["sms", "email"], "pigeon", tried=["sms", "pigeon"]) == "email"
+    assert routes().after(["email", "sms"], "email", tried=["sms", "email"]) is None
+
+
+NAMES = st.sampled_from(["sms", "email", "sandbox", "pigeon"])
+
+
+@given(
+    histories=st.lists(
+        st.tuples(st.lists(NAMES, unique=True), st.lists(NAMES, unique=True)), min_size=1
+    ),
+    first=NAMES,
+)
+async def test_no_change_of_routes_or_channels_leads_back_to_a_channel_that_was_called(
+    histories: list[tuple[list[str], list[str]]], first: str
+) -> None:
+    tried, now = [first], first
+    for ways, installed in histories:
+        after = routes(*installed or ["none"]).after(ways, now, tried=tried)
+        if after is not None:
+            assert after not in tried
+            tried.append(now := after)
 
 
 def test_waits_double_up_to_two_minutes() -> None:
