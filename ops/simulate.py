@@ -670,7 +670,14 @@ def _first(case: Case) -> tuple[bool, bool, datetime | None, UUID]:
 
 
 def _said(case: Case, offer: Asked, word: Answer) -> OfferAnswered:
-    data = GivenAnswer.model_construct(offer_id=offer.id, answer=word, channel="simulated")
+    # Who says that it is done says so plainly, and how it ended.
+    data = GivenAnswer.model_construct(
+        offer_id=offer.id,
+        answer=word,
+        outcome="resolved" if word == "done" else None,
+        channel="simulated",
+        form="button",
+    )
     # All that a judge reads of the envelope.
     return cast(OfferAnswered, SimpleNamespace(subject=case.id, data=data))
 

@@ -292,6 +292,15 @@ class GivenAnswer(Contract):
     )
     phone: str | None = Field(default=None, description="E.164; where the sentence back goes")
     email: str | None = Field(default=None, description="where the sentence back goes")
+    form: Word | None = Field(
+        default=None,
+        description="how surely it was said: a button on a page, the plain word that we ask for "
+        "(alone, or with a code and manners), or other words; absent: nobody knows",
+        json_schema_extra={"enum": ["button", "plain", "words"]},
+    )
+    code_typed: bool | None = Field(
+        default=None, description="the offer's answer code stood in the text"
+    )
 
 
 class OfferAnswered(Event[GivenAnswer]):
@@ -427,6 +436,7 @@ class JudgedAnswer(Contract):
                 "taken_by_another",
                 "case_closed",
                 "not_accepted_yet",
+                "unconfirmed",
                 "not_yours",
                 "unknown_offer",
             ]

@@ -294,6 +294,7 @@ def offer_answered(
         "answer": answer,
         "outcome": "resolved" if answer == "done" else None,
         "channel": "sandbox",
+        "form": "button",
         "volunteer_id": volunteer.id if volunteer else None,
         "phone": volunteer.phone if volunteer else None,
         "email": volunteer.email if volunteer else None,

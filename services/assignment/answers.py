@@ -1,7 +1,8 @@
 """What an answer means: accepted, declined, arrived, done, an obstacle, handed back, unreachable.
 
 The first acceptance wins. What comes too late, or from somebody else, changes nothing, is kept, and
-is answered with a polite sentence.
+is answered with a polite sentence. So is what may not have been meant: nobody has accepted who has
+not said so, and nothing closes a case on a guess (docs/adr/0019).
 """
 
 import json
@@ -91,10 +92,8 @@ _SAID_BEFORE = {("decline", "declined"), ("hand_back", "handed_back"), ("done", 
 
 def _to_an_open_offer(turn: Turn, case: Case, offer: Asked, answer: GivenAnswer) -> str:
     match answer.answer:
-        case "accept" | "arrived":
+        case "accept":
             transitions.accept(turn, case, offer, words=answer.words)
-            if answer.answer == "arrived":  # whoever is there has accepted
-                transitions.arrive(turn, case, offer)
         case "decline" | "hand_back":
             turn.end(offer, "declined", words=answer.words)
             turn.log(case, "declined", offer=offer.id, why=answer.words)
@@ -112,6 +111,8 @@ def _from_the_holder(turn: Turn, case: Case, offer: Asked, answer: GivenAnswer) 
             return "already_recorded"
         case "arrived":
             transitions.arrive(turn, case, offer, words=answer.words)
+        case "done" if not ends_the_case(offer.state, answer):
+            return "unconfirmed"
         case "done":
             turn.end(offer, "done", rest=turn.rest_after(offer), words=answer.words)
             outcome = answer.outcome or "resolved"
@@ -127,6 +128,21 @@ def _from_the_holder(turn: Turn, case: Case, offer: Asked, answer: GivenAnswer) 
             turn.log(case, "handed_back", offer=offer.id, why=answer.words)
             transitions.reopen(turn, case)
     return "recorded"
+
+
+def ends_the_case(state: str, answer: GivenAnswer) -> bool:
+    """Whether a "done" from whoever has the case (``state`` accepted or arrived) is beyond doubt.
+
+    A button with its outcome is. Of a text: after the arrival the plain word, or words that state
+    an outcome; before it, only word and code, which is what our question asks for. What an older
+    release hands over does not say how surely it was said: then only its page counts, which never
+    sent a done without an outcome.
+    """
+    if answer.form == "button" or (answer.form is None and answer.channel == "link"):
+        return answer.outcome is not None
+    if answer.form == "plain":
+        return state == "arrived" or answer.code_typed is True
+    return answer.form == "words" and state == "arrived" and answer.outcome is not None
 
 
 def unreachable(turn: Turn, event: OfferUnreachable) -> None:

@@ -278,6 +278,7 @@ VERDICTS = {
     "taken_by_another": "somebody else had the case by then",
     "case_closed": "the case was closed",
     "not_accepted_yet": "they had not accepted",
+    "unconfirmed": "they were asked whether it really is done",
     "not_yours": "the offer was made to somebody else",
     "unknown_offer": "there is no such offer",
 }

@@ -9,6 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
 from services.notification import asked, offers
+from services.notification.incoming.reading import Reading
 from shared import outbox
 from shared.database import Row, execute, now, sql
 from shared.events import Answer, AnsweredPing, GivenAnswer, OfferAnswered, Outcome, PingAnswered
@@ -27,6 +28,12 @@ class UnknownOffer(LookupError):
 
 class KeyUsedForAnotherAnswer(ValueError):
     """The same key came with a different answer."""
+
+
+def form_of(reading: Reading, answer_code: str) -> tuple[str, bool]:
+    """How surely a text says what it says (`form` of the event), and whether it has the code of
+    the offer that it is about: a code in the subject of a mail was typed by nobody."""
+    return ("plain" if reading.plain else "words"), reading.code == answer_code
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,14 @@ async def give(
     channel: str = "sandbox",
     key: str | None = None,
     writer: Writer | None = None,
+    form: str = "button",
+    code_typed: bool | None = None,
 ) -> UUID:
     """Publish what the volunteer of this offer has answered; returns the event's id.
 
     ``writer`` is who answered, if it need not be the volunteer who was asked: assignment judges
     whether it is theirs to answer. The same ``key`` for the same offer is the same event, and it
-    is handled once.
+    is handled once. ``form`` and ``code_typed`` say how surely it was said (:func:`form_of`).
 
     Raises:
         UnknownOffer: nobody was asked with this offer.
@@ -71,6 +80,8 @@ async def give(
         volunteer_id=writer.volunteer_id,
         phone=writer.phone,
         email=writer.email,
+        form=form,
+        code_typed=code_typed,
     )
     event_id = uuid7() if key is None else uuid5(NAMESPACE_URL, f"jangkau:{offer_id}:{key}")
     if key is not None and await _came_before(session, event_id, given):

@@ -411,6 +411,7 @@ async def _answer(writer: _Writer, decision: Decision, reading: Reading) -> None
     about, sender = decision.about, writer.sender
     assert about is not None  # noqa: S101 - an answer is about something
     own = sender.was_asked(about)
+    form, code_typed = answers.form_of(reading, about.answer_code)
     await answers.give(
         writer.session,
         offer_id=about.offer_id,
@@ -423,6 +424,8 @@ async def _answer(writer: _Writer, decision: Decision, reading: Reading) -> None
             phone=sender.phone,
             email=sender.email,
         ),
+        form=form,
+        code_typed=code_typed,
     )
 
 

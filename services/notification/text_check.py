@@ -271,7 +271,8 @@ def _words_in(contract: type[Any], field: str) -> tuple[str, ...]:
 _REPLIES = (
     "accept_contact", "accept_page", "accept", "decline", "arrived", "done", "obstacle",
     "hand_back", "already_recorded.accept", "too_late.accept", "too_late.arrived",
-    "taken_by_another.accept", "case_closed.accept", "not_accepted_yet.arrived",
+    "already_recorded.done", "taken_by_another.accept", "case_closed.accept",
+    "not_accepted_yet.arrived", "unconfirmed.done", "unconfirmed.other",
     "not_yours.accept", "unknown_offer.accept",
 )  # fmt: skip
 _WHY = (
@@ -532,6 +533,9 @@ def _check_says(
         "link": sample.link if purpose in ("offer", "assigned", "ping") else None,
         "time": _time(sample) if purpose == "offer" else None,
     }
+    if about == "reply unconfirmed.done":
+        # Our question has to ask for what always counts, or it would be asked for ever.
+        needed["word and code (SELESAI {code})"] = f"SELESAI {sample.code}"
     link = sample.link or ""
     for field, value in needed.items():
         for where, text in ((sms, written.short_text), (email, written.long_text)):

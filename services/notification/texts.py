@@ -51,6 +51,9 @@ ZONES = {420: "WIB", 480: "WITA", 540: "WIT"}
 # Escalations behind which volunteers are still being looked for.
 STILL_SEARCHING = ("nobody_accepted_in_time",)
 
+# Verdicts behind which the volunteer has something to say again.
+ASKED_BACK = ("unconfirmed", "not_accepted_yet")
+
 # Questions whose sentences have one code in them to answer with.
 NAMES_ONE_CODE = ("ambiguous", "not_understood", "empty")
 
@@ -223,13 +226,16 @@ def reply(
 
     Whoever has just got the case learns where the details are: the SMS has the link, the e-mail
     has the reporter's contact as well. A link of up to 59 characters leaves it one segment; for a
-    longer one it takes two, because without it the volunteer has nothing to go by.
+    longer one it takes two, because without it the volunteer has nothing to go by. Whoever is asked
+    back gets the link only if it fits: the words that answer the question stand before it.
     """
     volunteer = judged.volunteer
     words = words_of(volunteer.language if volunteer else LANGUAGES[0])
     table = _word(words["reply"], judged.verdict)
     sentence = short = _word(table, judged.answer)
     theirs = judged.verdict == "recorded" and judged.answer == "accept"
+    # What is asked back can be answered on the page as well.
+    shows_link = theirs or judged.verdict in ASKED_BACK
     contact = _contact(reporter) if theirs else None
     if theirs and link:
         short = table["accept_contact" if contact else "accept_page"]
@@ -240,9 +246,9 @@ def reply(
         code=judged.answer_code,
         name=volunteer.name if volunteer else "",
         short=short,
-        link=link if theirs else None,
+        link=link if shows_link else None,
         reporter=contact,
-        at_most=2,
+        at_most=2 if theirs else 1,
         drill=drill,
     )
 

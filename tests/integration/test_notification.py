@@ -351,7 +351,8 @@ async def test_what_was_said_before_the_end_is_not_said_after_it(senders: Make) 
         ("accept", "too_late", "sudah lewat"),
         ("accept", "taken_by_another", "sudah ada relawan lain"),
         ("accept", "case_closed", "sudah ditutup"),
-        ("arrived", "not_accepted_yet", "balas dulu K7P2M YA"),
+        ("arrived", "not_accepted_yet", "K7P2M YA"),
+        ("done", "unconfirmed", "balas SELESAI K7P2M"),
         ("accept", "not_yours", "bukan untuk Anda"),
         ("accept", "unknown_offer", "tidak kami kenal"),
         ("sing", "of_the_future", "sudah kami terima"),
@@ -574,6 +575,8 @@ async def test_an_answer_is_published_with_all_that_is_known(door: Door, phones:
         "volunteer_id": offer.data.volunteer.id,
         "phone": PHONE,
         "email": ADDRESS,
+        "form": "button",
+        "code_typed": None,
     }
 
 

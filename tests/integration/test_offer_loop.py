@@ -224,17 +224,23 @@ async def test_arrived_and_done_close_the_case_with_its_outcome_and_give_a_rest(
     assert await answer(db, policy, offer, "done") == "already_recorded"
 
 
-async def test_who_says_they_are_there_has_accepted(db: Database, policy: Districts) -> None:
+async def test_a_done_that_may_not_have_been_meant_closes_nothing_and_is_asked_back(
+    db: Database, policy: Districts
+) -> None:
     await people(db, 1)
-    case = case_reported()
-    await report(db, policy, case)
-    assert await answer(db, policy, await open_offer(db, case), "arrived") == "recorded"
-    assert [state for _, state in await feed_of(db, case)] == [
-        "searching",
-        "offered",
-        "accepted",
-        "arrived",
-    ]
+    case, offer = await accepted(db, policy)
+    guess = {"outcome": None, "form": "words", "channel": "sms"}
+    assert await answer(db, policy, offer, "done", **guess) == "unconfirmed"
+    assert await answer(db, policy, offer, "arrived", form="words") == "recorded"
+    assert await answer(db, policy, offer, "done", **guess) == "unconfirmed"
+    # As a release before this one hands it over.
+    assert await answer(db, policy, offer, "done", form=None, channel="sms") == "unconfirmed"
+    assert (await state_of(db, case)).state == "arrived"
+    judged = (await events_of(db, AnswerJudged))[-1]
+    assert (judged.data.verdict, judged.data.answer_code) == ("unconfirmed", offer.answer_code)
+    plain = {"outcome": None, "form": "plain", "channel": "sms"}
+    assert await answer(db, policy, offer, "done", **plain) == "recorded"
+    assert (await state_of(db, case)).outcome == "resolved"
 
 
 async def test_an_obstacle_reaches_the_coordinator_at_once_and_the_case_stays_theirs(
@@ -346,8 +352,8 @@ async def test_an_answer_to_an_unknown_offer_or_anothers_changes_nothing(
     assert len(await rows(db, "SELECT * FROM answers")) == 2
 
 
-@pytest.mark.parametrize("word", ["done", "obstacle"])
-async def test_done_or_an_obstacle_before_the_acceptance_is_asked_back(
+@pytest.mark.parametrize("word", ["arrived", "done", "obstacle"])
+async def test_arrived_done_or_an_obstacle_before_the_acceptance_is_asked_back(
     db: Database, policy: Districts, word: str
 ) -> None:
     await people(db, 1)

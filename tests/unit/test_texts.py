@@ -380,13 +380,13 @@ def test_without_a_link_the_contact_is_in_the_mail_alone() -> None:
     assert "budi" not in written.short_text.lower()
 
 
-def test_nobody_but_the_holder_of_a_case_gets_link_and_contact() -> None:
+def test_the_link_goes_to_who_has_the_case_or_is_asked_back_and_the_contact_to_the_former() -> None:
     for answer, verdict in itertools.product(ANSWERS, words_in(JudgedAnswer, "verdict")):
         if (answer, verdict) == ("accept", "recorded"):
             continue
         written = texts.reply(answer_judged(answer, verdict).data, link=LINK, reporter=reporter())
         for text in (written.short_text, written.long_text):
-            assert LINK not in text
+            assert (LINK in text) is (verdict in ("unconfirmed", "not_accepted_yet")), text
             assert "+62812" not in text
             assert "Budi" not in text
 
