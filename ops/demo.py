@@ -59,9 +59,9 @@ Watcher = Callable[[Progress], None]
 
 
 async def play(
-    reports: Sequence[PlannedReport], url: str, *, speed: float | None, played: Played
+    reports: Sequence[PlannedReport], stack: Stack, *, speed: float | None, played: Played
 ) -> None:
-    """Send reports as a client that does not give up: the same key until there is an answer.
+    """Send reports as a desk that does not give up: the same key until there is an answer.
 
     ``speed`` is how many times faster than the file's own times; None is as fast as possible.
     What was answered goes into ``played`` as it comes.
@@ -82,7 +82,9 @@ async def play(
             else:
                 played.refused.append(f"report {number + 1}: {answer.text}")
 
-    async with httpx2.AsyncClient(base_url=url, timeout=10, verify=False) as http:
+    async with httpx2.AsyncClient(
+        base_url=stack.url("intake"), headers=stack.signed_in, timeout=10, verify=False
+    ) as http:
         await asyncio.gather(*(client(http) for _ in range(CLIENTS)))
 
 
@@ -275,7 +277,7 @@ class _Run:
         playing = asyncio.create_task(
             play(
                 self.planned,
-                self.stack.url("intake"),
+                self.stack,
                 speed=self.show.speed,
                 played=self.played,
             )

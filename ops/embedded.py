@@ -44,6 +44,10 @@ EMBEDDED_BROKER = {
     "JANGKAU_KAFKA_SESSION_TIMEOUT_MS": "4000",
 }
 
+# By which the demo and the tests of the stack sign in at intake. Strangers have limits there, and
+# no drills, as in production.
+AGENCY_TOKEN = "development-only-agency-token"  # noqa: S105 - refused outside development
+
 Output = Callable[[str, str], None]
 Command = Callable[[str], list[str]]
 
@@ -112,6 +116,12 @@ class Stack:
         """The address of a service."""
         return f"http://127.0.0.1:{self.ports[service]}"
 
+    @property
+    def signed_in(self) -> dict[str, str]:
+        """The header by which intake knows the agency."""
+        told = {**os.environ, **self.environment}
+        return {"authorization": f"Bearer {told.get('JANGKAU_AGENCY_TOKEN', AGENCY_TOKEN)}"}
+
     def database(self, service: str) -> Database:
         """Connections to a service's database, closed when the stack stops."""
         if service not in self._databases:
@@ -129,6 +139,8 @@ class Stack:
             *ends_with_us(self.command(name)),
             env={
                 "JANGKAU_PUBLIC_URL": self.url(name),
+                # The doors of assignment stay open on a developer's machine.
+                **({"JANGKAU_AGENCY_TOKEN": AGENCY_TOKEN} if name == "intake" else {}),
                 **os.environ,
                 **self.environment,
                 "JANGKAU_PORT": str(self.ports[name]),

@@ -6,8 +6,11 @@ ALPHABET = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # no 0 O, 1 I L, U V
 _SIZE = len(ALPHABET)
 
 
-def random_code(length: int = 8) -> str:
-    """A code that cannot be guessed: 8 characters are 6.6e11 possibilities."""
+def random_code(length: int = 10) -> str:
+    """A code that cannot be guessed: 10 characters are 5.9e14 possibilities.
+
+    Those from before have 8, and stay good.
+    """
     return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 

@@ -1,6 +1,8 @@
 """What a client gets when something is wrong: RFC 9457 problem details with a plain sentence."""
 
+import math
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -25,6 +27,7 @@ TITLES = {
     413: "Body too large",
     415: "Unsupported media type",
     422: "Not acceptable as it is",
+    429: "Too many requests",
     503: "Temporarily unavailable",
 }
 
@@ -62,16 +65,42 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For the API document of one route: the refusals that its callers have to expect."""
+    described: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        described[status] = {**RESPONSES["default"], "description": TITLES[status]}
+        if status in COME_AGAIN:
+            described[status]["headers"] = {
+                "Retry-After": {
+                    "description": "in how many seconds to come again",
+                    "schema": {"type": "integer", "minimum": 1},
+                }
+            }
+    return described
+
+
+# With these a client is told when to come again.
+COME_AGAIN = (429, 503)
+
+
 class Problem(Exception):
-    """A request that is refused. ``errors`` are pairs of the field and a sentence about it."""
+    """A request that is refused. ``errors`` are pairs of the field and a sentence about it;
+    ``retry_after`` is when it is worth trying again."""
 
     def __init__(
-        self, status: int, detail: str, *, errors: list[tuple[str, str]] | None = None
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: list[tuple[str, str]] | None = None,
+        retry_after: timedelta | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.errors = errors or []
+        self.retry_after = retry_after or (timedelta(seconds=5) if status == 503 else None)
 
     def response(self) -> JSONResponse:
         """The answer to the client."""
@@ -83,7 +112,9 @@ class Problem(Exception):
         }
         if self.errors:
             body["errors"] = [{"field": field, "message": text} for field, text in self.errors]
-        headers = {"Retry-After": "5"} if self.status == 503 else None
+        headers = {}
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(max(math.ceil(self.retry_after.total_seconds()), 1))
         return JSONResponse(body, self.status, headers, media_type=PROBLEM_JSON)
 
 
@@ -106,6 +137,11 @@ def _sentence(error: dict[str, Any]) -> tuple[str, str]:
     told = told[0].upper() + told[1:]
     if field.endswith("email") and error["type"] == "string_pattern_mismatch":
         told = "This is not an e-mail address."
+    if field.endswith("idempotency-key") and error["type"] == "string_too_short":
+        told = (
+            f"This needs at least {error['ctx']['min_length']} characters that nobody can guess, "
+            "such as a UUID."
+        )
     if field.endswith("latitude") and error["type"] == "less_than_equal":
         told += " (are latitude and longitude swapped?)"
     return field or "body", told if told.endswith(".") else told + "."

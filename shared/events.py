@@ -36,6 +36,13 @@ Role = Literal["psm", "tksk", "pensosmas", "pkh"]
 Answer = Literal["accept", "decline", "arrived", "done", "obstacle", "hand_back"]
 Outcome = Literal["resolved", "referred", "not_found", "cancelled"]
 
+# Why a report is looked at by the duty officer before volunteers are asked.
+REVIEWS = (
+    "too_many_from_one_address",
+    "too_many_for_one_contact",
+    "too_many_in_the_district",
+)
+
 # Beyond this nothing is genuine, and neither Python nor PostgreSQL can put it into every time zone.
 Moment = Annotated[
     AwareDatetime,
@@ -149,6 +156,11 @@ class ReportedCase(Contract):
     channel: str
     reported_at: Moment
     reporter: Reporter | None = None
+    review: Word | None = Field(
+        default=None,
+        description="why the duty officer looks at it before volunteers are asked",
+        json_schema_extra={"enum": list(REVIEWS)},
+    )
 
 
 class CaseReported(Event[ReportedCase]):

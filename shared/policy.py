@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import time, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -99,6 +99,27 @@ class Messages:
 
 
 @dataclass(frozen=True)
+class Reports:
+    """What becomes of reports when there are very many.
+
+    Beyond ``a_minute`` of the whole district (those of strangers) the duty officer looks first.
+    What is held back and that nobody has looked at within ``look_within`` (by urgency) is searched
+    for all the same, ``at_once`` of them at a time. Coordinators are told of what is held back
+    once in ``tell_every``.
+    """
+
+    a_minute: int = 60
+    look_within: Mapping[str, timedelta] = field(
+        default_factory=lambda: {
+            "normal": timedelta(minutes=60),
+            "urgent": timedelta(minutes=10),
+        }
+    )
+    at_once: int = 3
+    tell_every: timedelta = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
 class Policy:
     """What a district decides for itself; docs/how-to/policy.md says what each key does.
 
@@ -125,6 +146,7 @@ class Policy:
     needs: Mapping[str, Need]
     coordinators: tuple[Coordinator, ...]
     messages: Messages = Messages()
+    reports: Reports = field(default_factory=Reports)
 
     @property
     def radius_m(self) -> float:
@@ -178,6 +200,7 @@ def parse_policy(text: str, *, file: Path, district: str, subdistricts: Collecti
         },
         coordinators=tuple(Coordinator(**dict(row)) for row in written.coordinators),
         messages=written.messages.messages(),
+        reports=written.reports.reports(),
     )
 
 
@@ -416,6 +439,34 @@ class _Messages(TomlTable):
         )
 
 
+class _Reports(TomlTable):
+    a_minute: Annotated[int, Field(ge=1, le=100_000)] = 60
+    look_within_normal_minutes: _Minutes = 60
+    look_within_urgent_minutes: _Minutes = 10
+    held_at_once: Annotated[int, Field(ge=1, le=100)] = 3
+    tell_every_minutes: _Minutes = 15
+
+    @field_validator("look_within_urgent_minutes")
+    @classmethod
+    def _not_slower(cls, urgent: float, info: ValidationInfo) -> float:
+        normal = info.data.get("look_within_normal_minutes")
+        if normal is not None and urgent > normal:
+            raise ValueError(f"must be at most the {normal:g} of look_within_normal_minutes")
+        return urgent
+
+    def reports(self) -> Reports:
+        """As the services use it."""
+        return Reports(
+            a_minute=self.a_minute,
+            look_within={
+                "normal": timedelta(minutes=self.look_within_normal_minutes),
+                "urgent": timedelta(minutes=self.look_within_urgent_minutes),
+            },
+            at_once=self.held_at_once,
+            tell_every=timedelta(minutes=self.tell_every_minutes),
+        )
+
+
 class _PolicyFile(TomlTable):
     answer: _Answer
     parallel: _Parallel
@@ -426,6 +477,7 @@ class _PolicyFile(TomlTable):
     needs: dict[Category, _Need] = {}
     coordinators: list[_Coordinator]
     messages: _Messages = _Messages()
+    reports: _Reports = _Reports()
 
     @field_validator("escalation")
     @classmethod

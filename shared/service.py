@@ -21,6 +21,7 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlmodel.ext.asyncio.session import AsyncSession
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from shared import dead_letters, errors, inbox, instances, outbox, topics
 from shared.consume import Consumer, Handler
@@ -114,6 +115,8 @@ class Service:
         for router in self.routers:
             app.include_router(router)
         errors.install(app, body_limits=self.body_limits)
+        if self.settings.proxies:
+            app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=self.settings.proxies)
         return app
 
     @asynccontextmanager
@@ -290,6 +293,8 @@ def serve(service: Service) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
+            # Its default believes whatever this machine says; who may say it is a setting.
+            proxy_headers=False,
             timeout_graceful_shutdown=10,
         )
     )

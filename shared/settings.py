@@ -5,10 +5,11 @@ A secret may come from a file instead: ``JANGKAU_DATABASE_PASSWORD_FILE=/run/sec
 
 import os
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
@@ -47,6 +48,9 @@ class Settings(BaseSettings):
     environment: Literal["development", "production"] = "development"
     host: str = "127.0.0.1"
     port: int = 8000
+    # Proxies in front of us, as addresses or networks with commas: only what they say of where a
+    # request comes from (X-Forwarded-For, -Proto) is believed. None: the connection itself counts.
+    trusted_proxies: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     database_url: str = Field(
@@ -97,6 +101,23 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, _SecretFiles(settings_cls), env_settings
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _not_everybody(cls, proxies: str) -> str:
+        for written in filter(None, (part.strip() for part in proxies.split(","))):
+            try:
+                network = ip_network(written, strict=False)
+            except ValueError:
+                raise ValueError(f"{written} is no address and no network") from None
+            if network.prefixlen == 0:
+                raise ValueError(f"{written} is everybody: anyone could choose their own address")
+        return proxies
+
+    @property
+    def proxies(self) -> list[str]:
+        """The trusted proxies, one by one."""
+        return [part.strip() for part in self.trusted_proxies.split(",") if part.strip()]
 
     @model_validator(mode="after")
     def no_default_secret_outside_development(self) -> Self:

@@ -56,7 +56,7 @@ def nothing_is_lost(result: Result) -> None:
 async def send(stack: Stack, reports: list[PlannedReport]) -> Played:
     """Send these reports to a running stack as fast as possible; all are accepted."""
     played = Played(reports=len(reports))
-    await demo.play(reports, stack.url("intake"), speed=None, played=played)
+    await demo.play(reports, stack, speed=None, played=played)
     assert (len(played.accepted), played.refused) == (len(reports), [])
     return played
 

@@ -8,13 +8,16 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel
-from uuid_utils.compat import uuid7
 
 from services.intake import reports
+from services.intake.callers import caller_of
+from services.intake.limits import TooMany, UnknownCodes
 from services.intake.reports import KeyUsedForAnotherReport, NewReport
+from services.intake.settings import IntakeSettings
+from shared.agency import signed_in
 from shared.database import Database
 from shared.districts import District
-from shared.errors import Problem
+from shared.errors import Problem, refusals
 from shared.places import PlaceError
 from shared.tracing import traceparent_of
 
@@ -46,30 +49,60 @@ async def json_only(content_type: Annotated[str, Header(include_in_schema=False)
         raise Problem(415, "Send the report as JSON, with content-type: application/json.")
 
 
-def router(database: Database, *, districts: Mapping[str, District], public_url: str) -> APIRouter:
+DRILL = "A drill is for the agency: send its token as a Bearer."
+FLOOD = (
+    "There are too many reports from this address; please come again later. If a person is in "
+    "danger, ring 112."
+)
+GUESSES = "There were too many codes from this address that there are not; please come later."
+
+
+def router(
+    database: Database, *, districts: Mapping[str, District], settings: IntakeSettings
+) -> APIRouter:
     """The routes for reporters."""
     api = APIRouter(prefix="/v1", tags=["reports"])
+    unknown_codes = UnknownCodes(database, settings.unknown_codes_per_address)
+    of_agency = Depends(signed_in(settings.agency_token))
 
-    @api.post("/reports", status_code=202, dependencies=[Depends(json_only)])
+    @api.post(
+        "/reports",
+        status_code=202,
+        dependencies=[Depends(json_only)],
+        responses=refusals(403, 415, 422, 429),
+    )
     async def report(
         new: NewReport,
         request: Request,
         response: Response,
-        idempotency_key: Annotated[str | None, Header(max_length=255, min_length=1)] = None,
+        idempotency_key: Annotated[
+            str | None,
+            Header(
+                min_length=16,
+                max_length=255,
+                description="yours and not to be guessed, such as a UUID: repeated with it, a "
+                "report is taken once",
+            ),
+        ] = None,
         traceparent: Annotated[str | None, Header()] = None,
+        agency: bool = of_agency,
     ) -> Receipt:
         """Take a report. 202 means: it is stored, and a volunteer will be looked for.
 
         Repeat a request whose answer got lost with the same ``Idempotency-Key``: it gives the
-        same case.
+        same case. Where one address or one contact sends very many, the duty officer looks first;
+        a flood is refused with 429. Who shows the agency's token has no limit, and may send drills.
         """
+        if new.drill and not agency and not settings.drills_for_all:
+            raise Problem(403, DRILL)
         try:
             accepted = await reports.accept(
                 database,
                 new,
                 districts=districts,
-                # A key of our own makes it safe to try again when the database has blinked.
-                idempotency_key=idempotency_key or str(uuid7()),
+                caller=caller_of(request, signed_in=agency),
+                settings=settings,
+                idempotency_key=idempotency_key,
                 traceparent=traceparent_of(traceparent),
             )
         except PlaceError as error:
@@ -77,17 +110,27 @@ def router(database: Database, *, districts: Mapping[str, District], public_url:
         except KeyUsedForAnotherReport as error:
             sentence = "This Idempotency-Key was used for another report; take a new one."
             raise Problem(422, sentence, errors=[("Idempotency-Key", sentence)]) from error
-        base = public_url or str(request.base_url)
+        except TooMany as error:
+            raise Problem(429, FLOOD, retry_after=error.retry_after) from error
+        base = settings.public_url or str(request.base_url)
         url = f"{base.rstrip('/')}/v1/reports/{accepted.code}"
         response.headers["Location"] = url
         return Receipt(case_id=accepted.case_id, code=accepted.code, status_url=url)
 
-    @api.get("/reports/{code}")
-    async def status(code: str, response: Response) -> ReportStatus:
+    @api.get("/reports/{code}", responses=refusals(403, 404, 429))
+    async def status(
+        code: str, request: Request, response: Response, agency: bool = of_agency
+    ) -> ReportStatus:
         """What became of a report. Holds nothing about the person or the reporter."""
+        caller = caller_of(request, signed_in=agency)
+        try:
+            await unknown_codes.check(caller)
+        except TooMany as error:
+            raise Problem(429, GUESSES, retry_after=error.retry_after) from error
         async with database.transaction() as session:
             found = await reports.status(session, code)
         if found is None:
+            await unknown_codes.missed(caller)
             raise Problem(404, "There is no report with this code. Please check it.")
         response.headers["Cache-Control"] = "no-store"
         return ReportStatus(**asdict(found))

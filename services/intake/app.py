@@ -1,9 +1,12 @@
 """Intake: takes reports, answers for them, and publishes ``case.reported``."""
 
-from services.intake import api, handlers
+from functools import partial
+
+from services.intake import api, handlers, limits, reports
 from services.intake.settings import IntakeSettings
-from shared import topics
-from shared.districts import load_districts
+from shared import limit_storage, topics
+from shared.districts import Districts
+from shared.policy_watch import PolicyWatch
 from shared.service import Service
 
 
@@ -16,12 +19,12 @@ def compose(settings: IntakeSettings | None = None) -> Service:
         title="Jangkau intake",
         description="Report a person in need; see what became of it.",
     )
-    service.routers = [
-        api.router(
-            service.database,
-            districts=load_districts(settings.district_folders),
-            public_url=settings.public_url,
-        )
-    ]
+    districts = Districts(settings.district_folders)
+    service.routers = [api.router(service.database, districts=districts, settings=settings)]
     service.consume(topics.PUBLIC_CASES, handlers.on_public_cases)
+    service.loop("policy", PolicyWatch(districts).run)
+    service.purges = [
+        partial(reports.forget_callers, after=limits.longest_window(settings)),
+        limit_storage.purge,
+    ]
     return service

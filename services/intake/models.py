@@ -3,16 +3,41 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Column, DateTime, Text, func, text
+from sqlalchemy import Column, DateTime, Index, Text, func, text
 from sqlmodel import Field, SQLModel
 
+from shared.limit_storage import LimitHits
 from shared.migrations import SPINE_TABLES
+
+_STRANGERS = "caller IS NOT NULL"
 
 
 class Report(SQLModel, table=True):
     """What one person told us."""
 
     __tablename__ = "reports"
+    # For the limits. They hold a day of what strangers sent and nothing else.
+    __table_args__ = (
+        Index("reports_caller", "caller", "received_at", postgresql_where=text(_STRANGERS)),
+        Index(
+            "reports_phone",
+            "reporter_phone",
+            "received_at",
+            postgresql_where=text(f"{_STRANGERS} AND reporter_phone IS NOT NULL"),
+        ),
+        Index(
+            "reports_email",
+            text("lower(reporter_email)"),
+            "received_at",
+            postgresql_where=text(f"{_STRANGERS} AND reporter_email IS NOT NULL"),
+        ),
+        Index(
+            "reports_district",
+            "district",
+            "received_at",
+            postgresql_where=text(f"{_STRANGERS} AND review IS NULL"),
+        ),
+    )
 
     id: UUID = Field(primary_key=True)
     case_id: UUID = Field(index=True)
@@ -43,6 +68,10 @@ class Report(SQLModel, table=True):
         default=True, sa_column_kwargs={"server_default": text("true")}
     )
     drill: bool
+    # The address of a stranger (of IPv6 the /64), forgotten when no limit counts it any more.
+    caller: str | None = Field(default=None, sa_type=Text)
+    # Why the duty officer looks at it before volunteers are asked; null: they need not.
+    review: str | None = Field(default=None, sa_type=Text)
     received_at: datetime = Field(
         sa_column=Column(DateTime(timezone=True), nullable=False, server_default=func.now())
     )
@@ -61,4 +90,4 @@ class CaseState(SQLModel, table=True):
 
 
 # What the migrations of this service are checked against.
-TABLES = (Report, CaseState, *SPINE_TABLES)
+TABLES = (Report, CaseState, LimitHits, *SPINE_TABLES)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -12,7 +12,10 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
+from services.intake.callers import Caller
+from services.intake.limits import TooMany, window
 from services.intake.models import CaseState, Report
+from services.intake.settings import IntakeSettings
 from shared import codes, events, outbox, topics
 from shared.contacts import Email, Phone
 from shared.database import Database, execute, sql
@@ -84,29 +87,74 @@ _RECEIVED_AT = datetime(2199, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 # The report and its event in one statement, which is a transaction of its own: all or nothing, in
 # one round trip. The event's times are put in by the database, whose clock is the only one.
+#
+# The limits are part of it. What is counted are the reports themselves (a moving window), so that
+# all replicas count together, a restart forgets nothing, and no two reporters wait for each other
+# over a counter. Of the last N of a kind the oldest says how long the limit still holds. Reports
+# that are under way at the same instant do not see each other: as many as there are connections
+# may be over a limit.
 _STORE = sql("""
-    WITH stored AS (
+    WITH counted AS (
+        SELECT (SELECT received_at FROM reports WHERE caller = :limited_by
+                ORDER BY received_at DESC LIMIT 1 OFFSET CAST(:floods AS int) - 1)
+                   + CAST(:floods_within AS interval) - now() AS floods_for,
+               (SELECT received_at FROM reports WHERE caller = :limited_by
+                ORDER BY received_at DESC LIMIT 1 OFFSET CAST(:by_address AS int) - 1)
+                   > now() - CAST(:by_address_within AS interval) AS by_address,
+               (SELECT received_at FROM reports
+                WHERE reporter_phone = :limited_phone AND caller IS NOT NULL
+                ORDER BY received_at DESC LIMIT 1 OFFSET CAST(:for_contact AS int) - 1)
+                   > now() - CAST(:for_contact_within AS interval) AS for_phone,
+               (SELECT received_at FROM reports
+                WHERE lower(reporter_email) = lower(:limited_email) AND caller IS NOT NULL
+                ORDER BY received_at DESC LIMIT 1 OFFSET CAST(:for_contact AS int) - 1)
+                   > now() - CAST(:for_contact_within AS interval) AS for_email,
+               -- Those held back use nothing up: a flood of one address holds back no other's.
+               (SELECT received_at FROM reports
+                WHERE district = :district AND caller IS NOT NULL AND review IS NULL
+                ORDER BY received_at DESC LIMIT 1 OFFSET CAST(:in_district AS int) - 1)
+                   > now() - interval '1 minute' AS in_district
+    ), judged AS (
+        SELECT CASE WHEN :limited_by IS NULL THEN NULL
+                    WHEN by_address THEN 'too_many_from_one_address'
+                    WHEN for_phone OR for_email THEN 'too_many_for_one_contact'
+                    WHEN in_district THEN 'too_many_in_the_district' END AS review,
+               -- What was taken before is answered again, whatever has come since.
+               CASE WHEN floods_for > interval '0'
+                         AND NOT EXISTS (SELECT FROM reports
+                                         WHERE idempotency_key = :idempotency_key)
+                    THEN floods_for END AS floods_for
+        FROM counted
+    ), stored AS (
         INSERT INTO reports
             (id, case_id, code, idempotency_key, body_hash, district, category, urgency, people,
              description, channel, latitude, longitude, approximate, subdistrict,
              subdistrict_name, village, reporter_name, reporter_phone, reporter_email,
-             reporter_language, reporter_wants_news, drill)
-        VALUES
-            (:id, :case_id, :code, :idempotency_key, :body_hash, :district, :category, :urgency,
+             reporter_language, reporter_wants_news, drill, caller, review)
+        SELECT
+            :id, :case_id, :code, :idempotency_key, :body_hash, :district, :category, :urgency,
              :people, :description, :channel, :latitude, :longitude, :approximate, :subdistrict,
              :subdistrict_name, :village, :reporter_name, :reporter_phone, :reporter_email,
-             :reporter_language, :reporter_wants_news, :drill)
+             :reporter_language, :reporter_wants_news, :drill, :limited_by, review
+        FROM judged WHERE floods_for IS NULL
         ON CONFLICT (idempotency_key) DO NOTHING
-        RETURNING case_id, received_at
+        RETURNING case_id, received_at, review
     ), published AS (
         INSERT INTO outbox (event_id, topic, key, payload)
         SELECT :event_id, :topic, CAST(case_id AS text),
-               replace(:payload, :received_at,
-                       to_char(received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+               replace(replace(CAST(:payload AS text), CAST(:received_at AS text),
+                               to_char(received_at AT TIME ZONE 'UTC',
+                                       'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
+                       CAST(:review AS text),
+                       coalesce(',"review":"' || review || '"', ''))
         FROM stored
     )
-    SELECT case_id FROM stored
+    SELECT (SELECT case_id FROM stored) AS case_id, floods_for FROM judged
 """)
+# What stands for the review in an event until the database has judged. No text that a reporter
+# writes can look like it: their quotation marks have a backslash before them.
+_REVIEW = "?"
+_REVIEW_JSON = f',"review":"{_REVIEW}"'
 
 
 async def accept(
@@ -114,16 +162,19 @@ async def accept(
     report: NewReport,
     *,
     districts: Mapping[str, District],
-    idempotency_key: str,
+    caller: Caller,
+    settings: IntakeSettings,
+    idempotency_key: str | None = None,
     traceparent: str | None = None,
 ) -> Accepted:
     """Store a report together with its event.
 
-    The same key and body give the same case again.
+    The same key and body give the same case again; another caller's key says nothing.
 
     Raises:
         PlaceError: the place is in no district we know.
-        KeyUsedForAnotherReport: the key came with another body before.
+        KeyUsedForAnotherReport: the caller's key came with another body before.
+        TooMany: this caller floods us; nothing is stored.
     """
     place = resolve_place(
         districts,
@@ -136,22 +187,62 @@ async def accept(
     accepted = Accepted(case_id=uuid7(), code=codes.random_code())
     body_hash = _hash(report)
     event = _event(report, place, accepted, traceparent)
-    stored = await database.once_more(
-        _STORE,
+    values = (
         _row(report, place, accepted)
+        | _limits(report, districts[place.district], caller, settings)
         | {
-            "idempotency_key": idempotency_key,
             "body_hash": body_hash,
             "event_id": event.id,
             "topic": topics.TOPIC_OF[CaseReported].name,
             "payload": event.to_json(),
             "received_at": _RECEIVED_AT.isoformat().replace("+00:00", "Z"),
-        },
+            "review": _REVIEW_JSON,
+        }
     )
-    database.wake(outbox.WORK)
-    if not stored:
-        return await _accepted_before(database, idempotency_key, body_hash)
-    return accepted
+    for key in _keys(caller, idempotency_key):
+        (stored,) = await database.once_more(_STORE, values | {"idempotency_key": key})
+        if stored.floods_for is not None:
+            raise TooMany(stored.floods_for)
+        if stored.case_id is not None:
+            database.wake(outbox.WORK)
+            return accepted
+        first = await _stored_before(database, key)
+        if first.body_hash == body_hash:
+            return Accepted(case_id=first.case_id, code=first.code)
+        if caller.signed_in or first.caller == caller.address:
+            break
+    raise KeyUsedForAnotherReport
+
+
+def _keys(caller: Caller, key: str | None) -> tuple[str, ...]:
+    """Under which keys a report is stored, in this order (docs/adr/0025).
+
+    A line break is in no header, so that no caller can write another's key.
+    """
+    if key is None:
+        # A key of our own makes it safe to try again when the database has blinked.
+        return (str(uuid7()),)
+    if caller.signed_in:
+        return (f"agency\n{key}",)
+    return key, f"{caller.address}\n{key}"
+
+
+def _limits(
+    report: NewReport, district: District, caller: Caller, settings: IntakeSettings
+) -> dict[str, Any]:
+    strangers = caller.limited_by is not None
+    return {
+        "limited_by": caller.limited_by,
+        "limited_phone": report.reporter.phone if strangers else None,
+        "limited_email": report.reporter.email if strangers else None,
+        "floods": settings.floods_per_address.amount,
+        "floods_within": window(settings.floods_per_address),
+        "by_address": settings.reports_per_address.amount,
+        "by_address_within": window(settings.reports_per_address),
+        "for_contact": settings.reports_per_contact.amount,
+        "for_contact_within": window(settings.reports_per_contact),
+        "in_district": district.policy.reports.a_minute,
+    }
 
 
 # Fields of the reporter that came later, with what they are where nobody says them: then a body
@@ -178,6 +269,7 @@ def _event(
             channel=report.channel,
             reported_at=_RECEIVED_AT,
             reporter=_event_reporter(report.reporter),
+            review=_REVIEW,
         ),
         case_id=accepted.case_id,
         district=place.district,
@@ -235,13 +327,21 @@ def _event_place(place: Place) -> events.Place:
     )
 
 
-async def _accepted_before(database: Database, key: str, body_hash: str) -> Accepted:
+async def _stored_before(database: Database, key: str) -> Report:
     async with database.transaction() as session:
         query = select(Report).where(col(Report.idempotency_key) == key)
-        first = (await session.exec(query)).one()
-    if first.body_hash != body_hash:
-        raise KeyUsedForAnotherReport
-    return Accepted(case_id=first.case_id, code=first.code)
+        return (await session.exec(query)).one()
+
+
+_FORGET = sql("""
+    UPDATE reports SET caller = NULL
+    WHERE caller IS NOT NULL AND received_at < now() - CAST(:after AS interval)
+""")
+
+
+async def forget_callers(session: AsyncSession, *, after: timedelta) -> None:
+    """Forget from where reports came that no limit counts any more."""
+    await execute(session, _FORGET, {"after": after})
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Sample:
     drill: bool = False
     category: Category = "elderly_abandoned"
     code: str = "K7P2M"
-    case_code: str = "HGC5T9ZW"
+    case_code: str = "HGC5T9ZW4K"
     name: str = "Siti Rahmawati"
     village: str | None = "Berok"
     subdistrict: str = "Koba"
@@ -79,7 +79,7 @@ LONGEST = Sample(
     people=1000,
     drill=True,
     code="WMWMW",
-    case_code="WMWMWMWM",
+    case_code="WMWMWMWMWM",
     name="Raden Ajeng Siti Nurhaliza Rahmawati Kusumaningtyas Wijayakusuma",
     village="Kampuang Tanjuang Koto Mambang Sungai Durian",
     subdistrict="Buay Pematang Ribu Ranau Tengah",

@@ -68,7 +68,7 @@ async def page() -> AsyncIterator[Page]:
 
 async def report(stack: Stack, **values: Any) -> str:
     """Send a report; returns its case."""
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(headers=stack.signed_in) as http:
         answer = await http.post(f"{stack.url('intake')}/v1/reports", json=REPORT | values)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["case_id"])

@@ -79,7 +79,9 @@ async def subscriber(stack: Stack, *, prefix: str | None = None) -> AsyncIterato
 
 async def test_an_agency_reads_the_life_of_each_case(stack: Stack) -> None:
     report = {"category": "elderly_abandoned", "place": {"subdistrict": "Koba"}}
-    async with httpx2.AsyncClient(base_url=stack.url("intake"), timeout=10) as client:
+    async with httpx2.AsyncClient(
+        base_url=stack.url("intake"), headers=stack.signed_in, timeout=10
+    ) as client:
 
         async def send() -> str:
             answer = await client.post("/v1/reports", json=report)

@@ -64,11 +64,11 @@ def open_door(service: Service) -> Door:
 def districts_are_read_once(districts: dict[str, District]) -> Iterator[None]:
     """Reading the villages of the whole country takes half a second each time."""
 
-    def loaded(_folders: Any, *, villages: bool = True) -> dict[str, District]:
+    def loaded(_folders: Any) -> dict[str, District]:
         return districts
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("services.intake.app.load_districts", loaded)
+        patch.setattr("services.intake.app.Districts", loaded)
         yield
 
 
