@@ -16,13 +16,9 @@ from typer.testing import CliRunner
 
 from ops.cli import app
 from services.notification import texts
-from services.notification.incoming.reading.parser import (
-    WORDS_AT_MOST,
-    Meaning,
-    Reading,
-    classify,
-    lexicon,
-)
+from services.notification.incoming.reading import Meaning, Reading, classify
+from services.notification.incoming.reading.lexicon import lexicon
+from services.notification.incoming.reading.remainder import WORDS_AT_MOST
 from shared.codes import ALPHABET, numbered_code
 
 # The sender of the table has these two offers open.

@@ -101,7 +101,7 @@ _OFF = frozenset(
 )
 _BEFORE_IT = frozenset(
     ("saya", "sy", "sya", "aku", "ku", "kami", "izin", "ijin", "mau", "lagi", "lg", "sedang",
-     "sdg", "masih", "msh", "minta", "ambil", "mohon", "duty", "jadwal")
+     "sdg", "masih", "msh", "minta", "ambil", "mohon", "duty")
 )  # fmt: skip
 _AROUND = frozenset(
     ("pak", "bu", "bapak", "ibu", "pk", "bpk", "mas", "mbak", "bang", "kak", "dek", "ndan", "bos",
@@ -175,7 +175,9 @@ def leave_in(words: Sequence[str]) -> Leave | None:
     start, rest = _start(before, bare=True)
     if start is None or rest:
         return None
-    found = _span(after) if after else Leave(first=start)
+    if not after:
+        return Leave(first=start)
+    found = _span(after)
     return replace(found, first=start) if found and found.first == TODAY else None
 
 
@@ -296,3 +298,16 @@ def _date(first: str, rest: list[str], *, named: bool) -> _Taken:
         return _Taken(found, rest[2:] if year_said else rest[1:])
     follows = bool(rest) and rest[0] in _UNTIL
     return _Taken(Day(day=number), rest) if named or follows else _Taken(None)
+
+
+_DUTY_PAGE = frozenset(("jadwal", "jadwalnya", "jadual", "jdwal", "schedule"))
+_OF_THE_PAGE = frozenset(
+    ("saya", "sy", "ku", "minta", "mohon", "lihat", "liat", "cek", "link", "jaga", "piket", "tugas",
+     "dinas", "relawan", "mau", "izin", "tolong", "kirim", "my")
+)  # fmt: skip
+
+
+def asks_for_the_duty_page(words: Sequence[str]) -> bool:
+    """Whether a text asks for one's own duty times ("jadwal", "minta jadwal saya") and no more."""
+    left = {word for word in words if word not in (".", ",", "!", ":", "?", "\n")}
+    return bool(left & _DUTY_PAGE) and left <= _DUTY_PAGE | _OF_THE_PAGE | _AROUND
