@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops import cli_cases, cli_demo, cli_messages, cli_simulate, cli_volunteers
+from ops import cli_cases, cli_demo, cli_messages, cli_set_aside, cli_simulate, cli_volunteers
 from ops.terminal import STOPPED, fail, out, run
 from shared.settings import SERVICES
 
@@ -33,6 +33,7 @@ letters_app = typer.Typer(
 app.add_typer(cli_volunteers.app, name="volunteers")
 app.add_typer(cli_messages.app, name="message")
 app.add_typer(letters_app, name="dead-letters")
+app.add_typer(cli_set_aside.app, name="set-aside")
 app.command()(cli_demo.demo)
 app.command()(cli_simulate.simulate)
 app.command()(cli_cases.case)
@@ -204,7 +205,8 @@ def use_running_stack() -> None:
         "JANGKAU_KAFKA_BOOTSTRAP_SERVERS",
     )
     commands = (
-        "status", "case", "cases", "volunteers", "dead-letters", "migrate", "topics", "republish",
+        "status", "case", "cases", "volunteers", "dead-letters", "set-aside",
+        "migrate", "topics", "republish",
     )  # fmt: skip
     if any(name in commands for name in sys.argv[1:2]) and not any(n in os.environ for n in named):
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from shared import dead_letters, instances, outbox, topics
+from shared import dead_letters, instances, outbox, set_aside, topics
 from shared.database import Database, execute, is_transient, sql
 from shared.kafka import Lag, lag_of
 from shared.settings import SERVICES, Settings
@@ -34,6 +34,8 @@ class ServiceStatus:
     outbox_events: int | None = None
     outbox_age_seconds: float | None = None
     dead_letters: int | None = None
+    # One sentence for each consumer of which cases wait behind a record that cannot go on.
+    set_aside: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -74,7 +76,7 @@ async def status(settings: Settings) -> SystemStatus:
     )
     cases, oldest, overdue = await _cases(settings)
     messages = await _messages(settings)
-    ok = all(s.up and not s.problems and not s.dead_letters for s in services)
+    ok = all(s.up and not s.problems and not s.dead_letters and not s.set_aside for s in services)
     ok = ok and all(queue.problem is None for queue in queues) and not overdue
     return SystemStatus(ok, list(services), list(queues), cases, oldest, overdue, messages)
 
@@ -99,6 +101,7 @@ async def _service(settings: Settings, name: str) -> ServiceStatus:
         async with database.transaction() as session:
             alive = await instances.alive(session)
             found.outbox_events, found.outbox_age_seconds = await outbox.unpublished(session)
+            found.set_aside = set_aside.in_words(await set_aside.listed(session))
             found.dead_letters = sum((await dead_letters.open_per_consumer(session)).values())
     except Exception as error:
         if not is_transient(error):

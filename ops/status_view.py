@@ -31,7 +31,8 @@ def show(status: SystemStatus, console: Console) -> None:
     """Print the whole status."""
     services = Table("", "service", "processes", "outbox", "oldest", "dead letters")
     for service in status.services:
-        well = service.up and not service.problems and not service.dead_letters
+        needs_a_person = service.problems or service.dead_letters or service.set_aside
+        well = service.up and not needs_a_person
         services.add_row(
             WELL if well else UNWELL, service.name, str(service.instances),
             _known(service.outbox_events), duration(service.outbox_age_seconds),
@@ -61,6 +62,7 @@ def show(status: SystemStatus, console: Console) -> None:
         )
     console.print(f"[bold]Messages[/]  {messages}", highlight=False)
     problems = [f"{s.name}: {problem}" for s in status.services for problem in s.problems]
+    problems += [sentence for s in status.services for sentence in s.set_aside]
     problems += [f"{q.topic}: {q.problem}" for q in status.queues if q.problem]
     for problem in problems:
         console.print(f"[red]{problem}[/]", highlight=False, soft_wrap=True)

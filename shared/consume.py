@@ -1,26 +1,29 @@
 """The unit of work: decode each record, inbox, handle, outbox, commit, and only then the offset.
 
-If a batch fails it is tried again one event at a time. A permanent error parks that event; a
-transient one waits and puts the batch back, so that nothing is parked because a database was down.
+If a batch fails for good it is tried again one event at a time, and what can never be handled is
+parked. A transient error waits and puts the batch back, so that nothing is parked because a
+database was down. After some tries the batch is taken apart: what still cannot go on, while its
+neighbours can, is set aside with what follows of its case (:mod:`shared.set_aside`).
 """
 
 import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import structlog
 from aiokafka import ConsumerRebalanceListener
 from aiokafka import TopicPartition as Partition
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from shared import dead_letters, inbox
-from shared.database import Database, brief, is_transient
-from shared.dead_letters import DeadLetter
+from shared import dead_letters, inbox, set_aside
+from shared.database import Database, Row, brief, is_transient
 from shared.events import Event
+from shared.records import Received as Received
 from shared.telemetry import (
     BATCH_RETRIES,
     BATCH_SECONDS,
@@ -28,6 +31,7 @@ from shared.telemetry import (
     CONSUMER_LAG,
     EVENTS_DUPLICATE,
     EVENTS_HANDLED,
+    EVENTS_SET_ASIDE,
 )
 from shared.topics import Topic, UndecodableRecord
 
@@ -41,39 +45,16 @@ SILENT_AFTER = timedelta(seconds=5)
 CATCH_UP_WITHIN = timedelta(seconds=60)
 
 
-@dataclass(frozen=True)
-class Received:
-    """One Kafka record, decoded (``event``) or found undecodable (``problem``)."""
-
-    event: Event[Any] | None
-    problem: UndecodableRecord | None
-    record_id: str
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    payload: bytes | None
-    headers: str
-
-    def letter(self, consumer: str, error: BaseException) -> DeadLetter:
-        """The dead letter to keep when this record cannot be handled."""
-        return DeadLetter(
-            consumer=consumer,
-            record_id=self.record_id,
-            event_id=self.event.id if self.event else None,
-            topic=self.topic,
-            partition=self.partition,
-            record_offset=self.offset,
-            key=self.key,
-            payload=self.payload,
-            headers=self.headers,
-            # A decoder quotes what it met; PostgreSQL stores no zero byte.
-            error=f"{type(error).__name__}: {error}".replace("\x00", "\\0")[:2000],
-        )
-
-
 class TooManyParked(RuntimeError):
     """So many records in a row failed that we are broken, not they."""
+
+
+@dataclass
+class _Stuck:
+    """Records of one case that cannot go on, and why the first cannot."""
+
+    error: Exception
+    records: list[Received] = field(default_factory=list)
 
 
 # Handles fresh events of one batch, in order, inside the transaction it is given. Must not commit.
@@ -91,12 +72,14 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         *,
         database: Database,
         max_parked_in_a_row: int = 20,
+        tries_together: int = 3,
         stalled_after: timedelta = timedelta(seconds=30),
     ) -> None:
         self.name = name
         self.topic = topic
         self.database = database
         self.max_parked_in_a_row = max_parked_in_a_row
+        self.tries_together = tries_together
         self.stalled_after = stalled_after
         self.subscriber: Any = None
         self.parked_in_a_row = 0
@@ -108,6 +91,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.unreadable: str | None = None
         self._handler = handler
         self._failures = 0
+        self._failing_since: float | None = None
+        self._last_error = ""
+        self._aside_in_a_row = 0
         self._last_progress = time.monotonic()
         self._assigned_at = time.monotonic()
 
@@ -121,17 +107,19 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             with BATCH_SECONDS.labels(self.name).time():
                 await self._handle(received)
         except Exception as error:
-            if is_transient(error):
-                await self._pause(error)
+            await self._pause(error)
             raise
         finally:
             self._last_progress = time.monotonic()
-        self._failures = 0
+        self._failures, self._failing_since = 0, None
 
     async def _handle(self, received: list[Received]) -> None:
+        if self._failures >= self.tries_together:
+            await self._take_apart(received)
+            return
         if all(one.event is not None for one in received):
             try:
-                await self._in_one_transaction([d.event for d in received if d.event])
+                await self._in_one_transaction(received)
             except Exception as error:
                 if is_transient(error):
                     raise
@@ -139,47 +127,154 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     "batch.split", consumer=self.name, size=len(received), error=brief(error)
                 )
             else:
-                self.parked_in_a_row = 0
+                self.parked_in_a_row = self._aside_in_a_row = 0
                 return
         for one in received:
             await self._handle_alone(one)
 
-    async def _handle_alone(self, one: Received) -> None:
-        """One record in a transaction of its own; parked if it can never succeed."""
+    async def _take_apart(self, received: list[Received]) -> None:
+        """Each record on its own; what cannot go on while others can is set aside, with what
+        follows of its case. What may not be set aside lets the batch come again."""
+        stuck: dict[UUID, _Stuck] = {}
+        went_on = 0
+        for one in received:
+            case = one.event.subject if one.event else None
+            if case in stuck:
+                stuck[case].records.append(one)
+                continue
+            try:
+                went_on += await self._handle_alone(one)
+            except Exception as error:
+                if case is None or not is_transient(error):
+                    raise
+                stuck[case] = _Stuck(error, [one])
+                if len(stuck) == self.max_parked_in_a_row:
+                    break  # a poll must not be too long in coming; the others come again
+            self._last_progress = time.monotonic()
+        if not stuck:
+            return
+        may = set_aside.may_go_aside(
+            {case: each.error for case, each in stuck.items()},
+            others_went_on=went_on > 0,
+            in_a_row=self._aside_in_a_row,
+            most_in_a_row=self.max_parked_in_a_row,
+        )
+        for case in may:
+            await self._set_aside(case, stuck[case])
+        left = [each.error for case, each in stuck.items() if case not in may]
+        if left:
+            raise left[0]
+        if len(stuck) == self.max_parked_in_a_row:
+            raise TimeoutError(f"{len(stuck)} cases of one batch could not go on")
+
+    async def _set_aside(self, case: UUID, stuck: "_Stuck") -> None:
+        error = brief(stuck.error)
+        put = await set_aside.put(self.database, self.name, stuck.records, error)
+        if not put:
+            return
+        self._aside_in_a_row += 1
+        EVENTS_SET_ASIDE.labels(self.name).inc(len(put))
+        log.error(
+            "record.set_aside",
+            consumer=self.name,
+            case=str(case),
+            record=stuck.records[0].record_id,
+            behind_it=len(put) - 1,
+            error=error,
+        )
+
+    async def _handle_alone(self, one: Received) -> bool:
+        """One record in a transaction of its own; parked if it can never succeed. Returns whether
+        it went on."""
         if self.stopped:
             raise TooManyParked(self.problem)
         try:
             if one.event is None:
                 raise one.problem or UndecodableRecord("no event")
-            await self._in_one_transaction([one.event])
+            await self._in_one_transaction([one])
         except Exception as error:
             if is_transient(error):
                 raise
             async with self.database.transaction() as session:
                 fresh = await dead_letters.park(session, one.letter(self.name, error))
-            # One that was parked before says nothing new; else a restart would stop at the same
-            # records again, even when a person has discarded them.
-            self.parked_in_a_row += fresh
-            log.error(
-                "record.parked",
-                consumer=self.name,
-                topic=one.topic,
-                partition=one.partition,
-                offset=one.offset,
-                record=one.record_id,
-                error=type(error).__name__,
-            )
-        else:
-            self.parked_in_a_row = 0
+            self._parked(error, fresh=fresh, record=one.record_id, partition=one.partition,
+                         offset=one.offset)  # fmt: skip
+            return False
+        self.parked_in_a_row = self._aside_in_a_row = 0
+        return True
 
-    async def _in_one_transaction(self, events: Sequence[Event[Any]]) -> None:
-        by_id = {event.id: event for event in events}  # the same event twice in a batch counts once
+    def _parked(self, error: Exception, *, fresh: bool, **record: Any) -> None:
+        # One that was parked before says nothing new; else a restart would stop at the same
+        # records again, even when a person has discarded them.
+        self.parked_in_a_row += fresh
+        log.error(
+            "record.parked",
+            consumer=self.name,
+            topic=self.topic.name,
+            error=type(error).__name__,
+            **record,
+        )
+
+    async def _in_one_transaction(self, received: Sequence[Received]) -> None:
+        # The same event twice in a batch counts once.
+        by_id = {one.event.id: one for one in received if one.event}
         async with self.database.transaction() as session:
-            fresh_ids = await inbox.claim(session, self.name, list(by_id))
-            fresh = [event for event in by_id.values() if event.id in fresh_ids]
+            claimed = await inbox.claim(session, self.name, list(by_id))
+            mine = [one for id_, one in by_id.items() if id_ in claimed]
+            behind = await set_aside.put_behind(session, self.name, mine)
+            fresh = [one.event for one in mine if one.event and one.event.id not in behind]
             if fresh:
                 await self._handler(session, fresh)
-        self._count(fresh, duplicates=len(events) - len(fresh))
+        if behind:
+            EVENTS_SET_ASIDE.labels(self.name).inc(len(behind))
+            log.warning("records.put_behind", consumer=self.name, size=len(behind))
+        self._count(fresh, duplicates=len(received) - len(mine))
+
+    async def take_up_one(self) -> bool:
+        """Try the next record that was set aside, if one is due; returns whether one was.
+
+        Raises:
+            OSError, asyncpg.PostgresError: the database is away.
+        """
+        if self.stopped:
+            return False
+        record: Row | None = None
+        try:
+            async with self.database.transaction() as session:
+                record = await set_aside.next_due(session, self.name)
+                if record is None:
+                    return False
+                event = self.topic.decode(record.payload)
+                fresh = await inbox.claim(session, self.name, [event.id])
+                if fresh:
+                    await self._handler(session, [event])
+                await set_aside.remove(session, record.id)
+        except Exception as error:
+            if record is None:
+                raise
+            await self._still_stuck(record, error)
+        else:
+            self._count([event] if fresh else [], duplicates=not fresh)
+            log.info("record.taken_up", consumer=self.name, record=str(record.event_id))
+        return True
+
+    async def _still_stuck(self, record: Row, error: Exception) -> None:
+        if is_transient(error):
+            log.warning(
+                "record.still_stuck",
+                consumer=self.name,
+                record=str(record.event_id),
+                attempts=record.attempts + 1,
+                error=brief(error),
+            )
+            await set_aside.failed_again(self.database, record, brief(error))
+            return
+        async with self.database.transaction() as session:
+            if not await set_aside.remove(session, record.id):
+                return  # another process was faster
+            fresh = await dead_letters.park(session, set_aside.letter_of(record, error))
+        self._parked(error, fresh=fresh, record=str(record.event_id),
+                     partition=record.partition, offset=record.record_offset)  # fmt: skip
 
     def _count(self, fresh: Sequence[Event[Any]], *, duplicates: int) -> None:
         for event in fresh:
@@ -193,6 +288,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _pause(self, error: Exception) -> None:
         """Wait longer after each failure, with jitter so that replicas do not come back at once."""
         self._failures += 1
+        self._failing_since = self._failing_since or time.monotonic()
+        self._last_error = brief(error)
         longest = min(0.1 * 2 ** min(self._failures, 10), LONGEST_PAUSE.total_seconds())
         BATCH_RETRIES.labels(self.name).inc()
         log.warning("batch.retry", consumer=self.name, failures=self._failures, error=brief(error))
@@ -213,6 +310,11 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             )
         if self.unreadable:
             return f"{self.name} has stopped: {self.unreadable}"
+        failing_s = time.monotonic() - self._failing_since if self._failing_since else 0.0
+        if failing_s > self.stalled_after.total_seconds():
+            return (
+                f"{self.name} has tried the same records for {failing_s:.0f} s: {self._last_error}"
+            )
         if self.stalled:
             return f"{self.name} has not polled Kafka for {self._idle_seconds():.0f} s"
         return None

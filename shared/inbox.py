@@ -47,6 +47,18 @@ async def claim(session: AsyncSession, consumer: str, event_ids: Sequence[UUID])
     return set(column(rows))
 
 
+async def give_back(session: AsyncSession, consumer: str, event_ids: Sequence[UUID]) -> None:
+    """Undo what this transaction has claimed and does not handle."""
+    await execute(
+        session,
+        sql("""
+            DELETE FROM inbox
+            WHERE consumer = :consumer AND event_id = ANY (CAST(:ids AS uuid[]))
+        """),
+        {"consumer": consumer, "ids": list(event_ids)},
+    )
+
+
 async def purge(session: AsyncSession, *, older_than: timedelta) -> None:
     """Forget events that can no longer come again."""
     await execute(

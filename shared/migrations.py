@@ -19,12 +19,15 @@ from shared.dead_letters import DeadLetter
 from shared.inbox import InboxRow
 from shared.instances import InstanceRow
 from shared.outbox import OutboxRow
+from shared.set_aside import SetAside
 
 ROOT = Path(__file__).parent.parent
 MIGRATION_LOCK = 0x4D494752  # "MIGR"
 
 # The tables that every service has, beside its own.
-SPINE_TABLES: tuple[type[SQLModel], ...] = (OutboxRow, InboxRow, DeadLetter, InstanceRow)
+SPINE_TABLES: tuple[type[SQLModel], ...] = (
+    OutboxRow, InboxRow, DeadLetter, InstanceRow, SetAside,
+)  # fmt: skip
 
 # Each service's first migration begins with this. Later changes are migrations of their own.
 SPINE_0001 = """
@@ -74,6 +77,28 @@ SPINE_0001 = """
         seen_at timestamptz NOT NULL DEFAULT now(),
         problems text[] NOT NULL
     );
+"""
+
+# Each service's migration 0020.
+SPINE_0020 = """
+    CREATE TABLE set_aside (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        consumer text NOT NULL,
+        case_id uuid NOT NULL,
+        event_id uuid NOT NULL,
+        topic text NOT NULL,
+        partition integer NOT NULL,
+        record_offset bigint NOT NULL,
+        key bytea,
+        payload bytea NOT NULL,
+        headers text NOT NULL,
+        error text,
+        attempts integer NOT NULL,
+        set_aside_at timestamptz NOT NULL DEFAULT now(),
+        next_try_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT set_aside_once_per_event UNIQUE (consumer, event_id)
+    );
+    CREATE INDEX set_aside_cases ON set_aside (consumer, case_id, id);
 """
 
 

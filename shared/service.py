@@ -23,13 +23,20 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from shared import dead_letters, errors, inbox, instances, outbox, topics
+from shared import dead_letters, errors, inbox, instances, outbox, set_aside, topics
 from shared.consume import Consumer, Handler
 from shared.database import Database, brief, execute, is_transient, sql
 from shared.health import Health, Loop
 from shared.kafka import Publisher, Subscriptions
 from shared.settings import Settings
-from shared.telemetry import DEAD_LETTERS, LOOP_AGE, OUTBOX_AGE, OUTBOX_ROWS, configure_logging
+from shared.telemetry import (
+    DEAD_LETTERS,
+    LOOP_AGE,
+    OUTBOX_AGE,
+    OUTBOX_ROWS,
+    SET_ASIDE,
+    configure_logging,
+)
 from shared.topics import Topic
 
 log = structlog.get_logger("service")
@@ -37,6 +44,7 @@ log = structlog.get_logger("service")
 REPORT_EVERY = timedelta(seconds=3)
 PURGE_EVERY = timedelta(hours=1)
 WATCH_EVERY = timedelta(seconds=5)
+TAKE_UP_EVERY = timedelta(seconds=1)
 # So many times its limit: the health check has said so long before.
 STUCK_AFTER = 4
 
@@ -87,6 +95,7 @@ class Service:
             handler,
             database=self.database,
             max_parked_in_a_row=self.settings.max_parked_in_a_row,
+            tries_together=self.settings.tries_together,
             stalled_after=self.settings.stalled_after,
         )
         self.consumers.append(consumer)
@@ -148,6 +157,8 @@ class Service:
         if self.consumers:
             limit = timedelta(seconds=120)
             work.append((self.health.loop("subscriptions", limit), self._subscriptions.run))
+            # One record may wait for a lock and then take as long as a command may.
+            work.append((self.health.loop("set-aside", limit), self._take_up))
         # What start-up has made stays for good: the collector need not walk through it again, which
         # at every full collection would hold up everything for tens of milliseconds.
         gc.collect()
@@ -178,11 +189,14 @@ class Service:
                     raise
                 log.warning("database.away", error=brief(error))
                 for loop in self.health.loops:
-                    loop.beat()
+                    loop.failed(brief(error))
                 await asyncio.sleep(1)
 
     async def _guarded(self, loop: Loop, work: Work) -> None:
-        """Run one loop; wait out what passes by itself, end the process on anything else."""
+        """Run one loop; wait out what passes by itself, end the process on anything else.
+
+        What passes by itself and does not is seen: a loop that fails does not beat.
+        """
         failures = 0
         while True:
             try:
@@ -194,7 +208,8 @@ class Service:
                     self.failure = error
                     self.stop()
                     return
-                failures += 1
+                failures = 1 if loop.error is None else failures + 1
+                loop.failed(brief(error))
                 log.warning("loop.retry", loop=loop.name, error=brief(error))
                 await asyncio.sleep(min(0.2 * 2 ** min(failures, 5), 5))
 
@@ -206,7 +221,7 @@ class Service:
         """
         while True:
             time.sleep(WATCH_EVERY.total_seconds())
-            stuck = [loop for loop in self.health.loops if loop.age > loop.limit * STUCK_AFTER]
+            stuck = [loop for loop in self.health.loops if loop.silence > loop.limit * STUCK_AFTER]
             if stuck:
                 log.critical("process.stuck", loops=[loop.name for loop in stuck])
                 os._exit(70)
@@ -222,7 +237,11 @@ class Service:
         async def live() -> Response:
             problems = self.health.problems()
             return JSONResponse(
-                {"status": "stuck" if problems else "ok", "problems": problems},
+                {
+                    "status": "stuck" if problems else "ok",
+                    "problems": problems,
+                    "notes": self.health.notes,
+                },
                 503 if problems else 200,
             )
 
@@ -256,12 +275,26 @@ class Service:
                 OUTBOX_ROWS.labels(self.name).set(size)
                 OUTBOX_AGE.labels(self.name).set(age)
                 parked = await dead_letters.open_per_consumer(session)
+                waiting = await set_aside.listed(session)
+                self.health.notes = set_aside.in_words(waiting)
                 for consumer in self.consumers:
+                    mine = (one.records for one in waiting if one.consumer == consumer.name)
+                    SET_ASIDE.labels(consumer.name).set(sum(mine))
                     DEAD_LETTERS.labels(consumer.name).set(parked.get(consumer.name, 0))
                 for measure in self.measures:
                     await measure(session)
                 await instances.report(session, self._instance, self.health.problems())
             await asyncio.sleep(REPORT_EVERY.total_seconds())
+
+    async def _take_up(self, loop: Loop) -> None:
+        """Every second: what was set aside is tried again, as far as it is due."""
+        while True:
+            loop.beat()
+            due = await set_aside.due_consumers(self.database)
+            for consumer in self.consumers:
+                while consumer.name in due and await consumer.take_up_one():
+                    loop.beat()
+            await asyncio.sleep(TAKE_UP_EVERY.total_seconds())
 
     async def _purge(self, loop: Loop) -> None:
         """Once an hour: forget what can no longer matter."""

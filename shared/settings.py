@@ -84,6 +84,10 @@ class Settings(BaseSettings):
     batch_size: int = 500
     # This many records in a row that cannot be handled mean that we are broken, not the records.
     max_parked_in_a_row: int = 20
+    # A batch that fails for a passing reason is tried so often before it is taken apart. Two
+    # transactions that met, or a database that was restarted, are over by then; with the time for
+    # a lock, the others of a partition wait for one locked row for 20 s at most.
+    tries_together: int = 3
 
     districts: str = "districts"
     # A loop that has not turned for so long is stuck.

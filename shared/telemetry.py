@@ -24,6 +24,17 @@ EVENTS_PARKED = Counter(
     "Records put into the dead-letter table. Any rise wants a person.",
     ["consumer"],
 )
+EVENTS_SET_ASIDE = Counter(
+    "jangkau_events_set_aside_total",
+    "Records set aside, as one of their case cannot go on while others can. A rise wants a look.",
+    ["consumer"],
+)
+SET_ASIDE = Gauge(
+    "jangkau_set_aside_records",
+    "Records that wait aside now. They are tried again by themselves; above zero for long wants a "
+    "person.",
+    ["consumer"],
+)
 BATCH_RETRIES = Counter(
     "jangkau_batch_retries_total",
     "Batches put back because of a transient error. Rises while a database or broker is away.",

@@ -42,9 +42,13 @@ async def test_a_service_is_alive_while_its_loops_turn_and_stuck_when_they_do_no
     door: Door,
 ) -> None:
     answer = await door.http.get("/health/live")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "problems": []})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"status": "ok", "problems": [], "notes": []},
+    )
     relay = next(loop for loop in door.service.health.loops if loop.name == "relay")
-    relay.clock = lambda: relay.last_beat + 3600
+    stopped_at = relay.last_beat
+    relay.clock = lambda: stopped_at + 3600
     answer = await door.http.get("/health/live")
     assert answer.status_code == 503
     assert answer.json()["status"] == "stuck"

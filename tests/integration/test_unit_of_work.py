@@ -18,7 +18,7 @@ from services.assignment.handlers import on_intake_cases
 from services.assignment.settings import AssignmentSettings
 from services.intake.handlers import on_public_cases
 from services.intake.settings import IntakeSettings
-from shared import consume, kafka, topics
+from shared import consume, kafka, set_aside, topics
 from shared.consume import Consumer, Handler
 from shared.database import Database, execute, sql
 from shared.districts import District
@@ -41,6 +41,14 @@ async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 90
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - it is another task's or process's work
             await asyncio.sleep(0.02)
+
+
+async def take_up(consumer: Consumer) -> None:
+    """What a service does every second with what was set aside."""
+    while True:
+        while await consumer.take_up_one():
+            pass
+        await asyncio.sleep(0.05)
 
 
 class Bench:
@@ -80,11 +88,13 @@ class Bench:
         consumer = Consumer(GROUP, topic, handler, database=self.database, **options)
         subscriptions = Subscriptions(self.settings, [consumer], client_id="test")
         running = asyncio.create_task(subscriptions.run(Loop("test", timedelta(minutes=2))))
+        taking_up = asyncio.create_task(take_up(consumer))
         try:
             yield consumer
         finally:
             running.cancel()
-            await asyncio.wait([running])
+            taking_up.cancel()
+            await asyncio.wait([running, taking_up])
 
     async def handled(self, *events: Event[Any]) -> bool:
         """Whether all of these have had their effect."""
@@ -269,7 +279,7 @@ async def test_an_error_that_passes_parks_nothing(
         nonlocal tries
         tries += 1
         await count(session, fresh)
-        if tries <= 4:
+        if tries <= 3:
             raise TimeoutError
 
     async with bench.reading(away_for_a_while):
@@ -278,6 +288,35 @@ async def test_an_error_that_passes_parks_nothing(
     assert await bench.effects() == {case_of(event): 1 for event in events}
     (letter,) = await bench.letters()  # the one that is broken; how often it came is not said
     assert letter.payload == b"{"
+
+
+async def test_a_record_that_cannot_go_on_holds_up_its_own_case_and_no_other_of_its_partition(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consume, "LONGEST_PAUSE", timedelta(milliseconds=50))
+    monkeypatch.setattr(set_aside, "FIRST_PAUSE", timedelta(milliseconds=10))
+    stuck, later = case_reported(case_id=UUID(int=7)), case_reported(case_id=UUID(int=7))
+    others = [case_reported() for _ in range(5)]
+    mended = False
+
+    async def too_slow_for_one(session: AsyncSession, fresh: list[CaseReported]) -> None:
+        await count(session, fresh)
+        if not mended and any(event.id == stuck.id for event in fresh):
+            raise TimeoutError
+
+    async with bench.reading(too_slow_for_one) as consumer:
+        await bench.send(*others[:2], stuck, *others[2:4], later, others[4])
+        await until(lambda: bench.handled(*others))
+        await until(bench.committed)
+        assert not await bench.handled(stuck)
+        assert not await bench.handled(later)
+        assert consumer.problem is None
+        mended = True
+        await until(lambda: bench.handled(stuck, later))
+    found = await rows(bench.database, "SELECT event_id FROM inbox ORDER BY handled_at")
+    order = [row.event_id for row in found]
+    assert order.index(stuck.id) < order.index(later.id)
+    assert await bench.letters() == []
 
 
 async def test_too_many_parked_in_a_row_stop_the_consumer_until_somebody_has_looked(

@@ -119,6 +119,22 @@ def test_a_consumer_that_has_not_heard_from_kafka_says_so() -> None:
     assert reader.problem is None
 
 
+async def test_a_consumer_that_tries_the_same_records_for_long_says_so_though_kafka_answers(
+    naps: list[float],
+) -> None:
+    reader = consumer(stalled_after=timedelta(seconds=30))
+    with pytest.raises(ConnectionRefusedError):
+        await reader.handle_batch([delivery()])
+    assert reader.problem is None
+    assert reader._failing_since is not None
+    reader._failing_since -= 60
+    with pytest.raises(ConnectionRefusedError):
+        await reader.handle_batch([delivery()])
+    assert reader.problem is not None
+    assert "has tried the same records for" in reader.problem
+    assert "ConnectionRefusedError" in reader.problem
+
+
 async def test_a_consumer_without_partitions_stands_by() -> None:
     reader = consumer()
     assert not reader.joined

@@ -48,3 +48,29 @@ def test_a_process_is_as_ill_as_its_worst_part() -> None:
         "sweep has not made progress for 5 s (limit 1 s)",
         "the consumer has stopped",
     ]
+
+
+def test_a_loop_that_fails_at_each_turn_is_not_well_however_often_it_begins_one() -> None:
+    clock = Clock()
+    loop = Loop("sweep", timedelta(seconds=30), clock)
+    for _ in range(40):
+        loop.beat()
+        loop.failed("LockNotAvailableError 55P03")
+        clock.now += 1
+    assert loop.problem == (
+        "sweep has not made progress for 40 s (limit 30 s): LockNotAvailableError 55P03"
+    )
+    # It is at work all the same: a new process would fail like this one.
+    assert loop.silence == timedelta(seconds=1)
+
+
+def test_a_turn_that_goes_through_makes_a_loop_well_again() -> None:
+    clock = Clock()
+    loop = Loop("sweep", timedelta(seconds=30), clock)
+    loop.failed("TimeoutError")
+    clock.now += 31
+    loop.beat()
+    assert loop.problem is not None, "it has only begun"
+    loop.beat()
+    assert loop.problem is None
+    assert loop.error is None
