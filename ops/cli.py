@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ops import cli_cases, cli_demo, cli_messages, cli_set_aside, cli_simulate, cli_volunteers
-from ops.terminal import STOPPED, fail, out, run
+from ops.terminal import STOPPED, fail, out, run, told
 from shared.settings import SERVICES
 
 if TYPE_CHECKING:
@@ -44,7 +44,14 @@ COLOURS = {"intake": "cyan", "assignment": "magenta", "notification": "green", "
 
 def main() -> None:
     """Run a command; what a person can mend is one sentence, not a traceback."""
-    app()
+    from pydantic import ValidationError
+
+    from shared.settings import CannotStart
+
+    try:
+        app()
+    except (ValidationError, CannotStart) as error:
+        raise SystemExit(fail(told(error), code=2).exit_code) from None
 
 
 @app.command()
@@ -67,12 +74,7 @@ def serve(
     try:
         composed = importlib.import_module(f"services.{service}.app").compose()
     except (ValidationError, DistrictError, CannotStart) as error:
-        reasons = (
-            "; ".join(problem["msg"] for problem in error.errors())
-            if isinstance(error, ValidationError)
-            else str(error)
-        )
-        raise fail(f"{service} cannot start: {reasons}", code=2) from None
+        raise fail(f"{service} cannot start: {told(error)}", code=2) from None
     raise typer.Exit(serve_service(composed))
 
 

@@ -20,6 +20,22 @@ def fail(message: str, *, code: int = 1) -> "typer.Exit":
     return typer.Exit(code)
 
 
+def told(error: Exception) -> str:
+    """What is wrong with settings, with the name of each variable."""
+    from pydantic import ValidationError
+
+    from shared.settings import PREFIX
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    sentences = []
+    for problem in error.errors():
+        said = str(problem["msg"]).removeprefix("Value error, ")
+        name = f"{PREFIX}{'.'.join(map(str, problem['loc']))}".upper()
+        sentences.append(said if PREFIX in said or not problem["loc"] else f"{name}: {said}")
+    return "; ".join(sentences)
+
+
 def _quiet_libraries() -> None:
     """aiokafka tells of every failed connection; our own sentences say what matters."""
     import logging
@@ -40,6 +56,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     from services.assignment.volunteers import BrokenFile
     from shared.database import DATABASE_ERRORS, brief, is_transient
     from shared.districts import DistrictError
+    from shared.settings import CannotStart
 
     _quiet_libraries()
 
@@ -63,8 +80,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         CommandError,
     ) as error:
         raise fail(str(error)) from None
-    except ValidationError as error:
-        raise fail("; ".join(problem["msg"] for problem in error.errors())) from None
+    except (ValidationError, CannotStart) as error:
+        raise fail(told(error)) from None
     except (KafkaError, *DATABASE_ERRORS, OSError) as error:
         if isinstance(error, OSError) and error.filename:
             raise fail(f"{error.filename}: {error.strerror}") from None

@@ -48,5 +48,9 @@ def signed_in(token: SecretStr | None) -> Callable[..., Awaitable[bool]]:
 
 
 def _shows(authorization: str, token: SecretStr) -> bool:
-    expected = f"Bearer {token.get_secret_value()}"
-    return secrets.compare_digest(authorization.encode(), expected.encode())
+    """Whether the header shows the token; never for a token of nothing, which protects nothing."""
+    scheme, _, shown = authorization.strip().partition(" ")
+    expected = token.get_secret_value().strip()
+    if scheme.lower() != "bearer" or not expected:
+        return False
+    return secrets.compare_digest(shown.strip().encode(), expected.encode())

@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
-# Twice the 64 bits that nobody can try through over a network.
-SHORTEST_KEY = 16
+from shared.secret_rules import weakness
 
 
 class BadLink(Exception):
@@ -28,9 +27,10 @@ class Links:
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        """Raises ValueError if there is no key, or a short one."""
-        if not keys or min(len(key) for key in keys) < SHORTEST_KEY:
-            raise ValueError(f"link keys: at least one, each of {SHORTEST_KEY} characters or more")
+        """Raises ValueError if there is no key, or one that can be guessed."""
+        weak = next((why for key in keys if (why := weakness(key))), None)
+        if weak is not None or not keys:
+            raise ValueError(f"link keys: one {weak}" if keys else "link keys: there is none")
         # itsdangerous wants the newest one last.
         self._keys = [key.encode() for key in reversed(keys)]
 

@@ -1,18 +1,22 @@
 """What a process is told from outside: environment variables ``JANGKAU_*``.
 
-A secret may come from a file instead: ``JANGKAU_DATABASE_PASSWORD_FILE=/run/secrets/db``.
+A secret may come from a file instead: ``JANGKAU_DATABASE_PASSWORD_FILE=/run/secrets/db``. Blanks
+and line ends around a value are no part of it, wherever it comes from.
 """
 
 import os
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 
+from shared import secret_rules
+from shared.real_use import host_of, is_loopback, is_public, refusal
+from shared.secret_rules import Ours
 from shared.security import Links
 
 PREFIX = "JANGKAU_"
@@ -24,13 +28,29 @@ class CannotStart(Exception):
     """Something that a person has to mend before a service can run, with a sentence."""
 
 
+def _content(variable: str, path: str) -> str:
+    """What is in a file, also one that Windows has made.
+
+    Raises:
+        CannotStart: it cannot be read; to go on without the secret could open a door.
+    """
+    if not path:
+        raise CannotStart(f"{variable} is set to nothing; name a file or leave it out")
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise CannotStart(f"{variable}: {path} is not UTF-8 text") from None
+    except OSError as error:
+        raise CannotStart(f"{variable}: {path} cannot be read: {error.strerror}") from None
+
+
 class _SecretFiles(PydanticBaseSettingsSource):
     """Read ``JANGKAU_X`` from the file that ``JANGKAU_X_FILE`` names."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
-        value = Path(path).read_text(encoding="utf-8").strip() if path else None
-        return value, field_name, False
+        variable = f"{PREFIX}{field_name.upper()}_FILE"
+        path = os.environ.get(variable)
+        return (None if path is None else _content(variable, path.strip())), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         found = {
@@ -43,7 +63,12 @@ class _SecretFiles(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """What all three services need. Times are in the unit that the name says."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,  # it holds the secrets
+    )
 
     environment: Literal["development", "production"] = "development"
     host: str = "127.0.0.1"
@@ -58,7 +83,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices(f"{PREFIX}DATABASE_URL", "DATABASE_URL", "database_url"),
         description="with {service} where the service's name goes",
     )
-    database_password: SecretStr | None = None
+    database_password: Annotated[SecretStr | None, Ours(outside_development_only=True)] = None
     # A transaction waits so long for a row that another holds, then ends and is tried again. Longer
     # than ours hold one (a burst of 500 events: a second or two), shorter than what all others of
     # a partition may wait for one record.
@@ -123,24 +148,60 @@ class Settings(BaseSettings):
         """The trusted proxies, one by one."""
         return [part.strip() for part in self.trusted_proxies.split(",") if part.strip()]
 
+    @model_validator(mode="before")
+    @classmethod
+    def blanks_around_a_value_are_no_part_of_it(cls, values: Any) -> Any:
+        """A blank or line end that came along with a value must not be compared or sent."""
+        if not isinstance(values, dict):
+            return values
+        return {name: _stripped(value) for name, value in values.items()}
+
     @model_validator(mode="after")
-    def no_default_secret_outside_development(self) -> Self:
-        """Refuse to start in production with a secret that everybody knows."""
-        if self.environment == "development":
-            return self
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            if isinstance(value, SecretStr) and DEVELOPMENT_SECRET_MARK in value.get_secret_value():
-                raise ValueError(
-                    f"{PREFIX}{name.upper()} still has its development default; "
-                    f"set it before running in {self.environment}"
-                )
-        if DEVELOPMENT_SECRET_MARK in str(make_url(self.database_url).password or ""):
-            raise ValueError(
-                f"{PREFIX}DATABASE_URL still has its development password; "
-                f"set another before running in {self.environment}"
-            )
+    def development_is_meant(self) -> Self:
+        """Refuse a forgotten environment where others reach us: outside a container, which listens
+        on all of its own addresses, one has to say ``development`` for that."""
+        unsaid = "environment" not in self.model_fields_set
+        if unsaid and not is_loopback(self.host):
+            raise ValueError(refusal(f"JANGKAU_HOST is {self.host}, which others reach"))
         return self
+
+    @model_validator(mode="after")
+    def secrets_protect_something(self) -> Self:
+        """Refuse a secret that is empty, can be guessed, or that everybody knows: all of them pass
+        here, those of each service too."""
+        for name, about in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                kind = next((m for m in about.metadata if isinstance(m, Ours)), None)
+                self._check_secret(f"{PREFIX}{name.upper()}", value.get_secret_value(), kind)
+        password = make_url(self.database_url).password
+        if password is not None and self.database_password is None:
+            kind = Ours(outside_development_only=True)
+            self._check_secret(f"the password in {PREFIX}DATABASE_URL", str(password), kind)
+        return self
+
+    def _check_secret(self, name: str, secret: str, kind: Ours | None) -> None:
+        development = self.environment == "development"
+        if not secret:
+            raise ValueError(f"{name} is set to nothing; give it a value or leave it out")
+        if not development and DEVELOPMENT_SECRET_MARK in secret:
+            raise ValueError(
+                f"{name} still has its development default; "
+                f"set it before running in {self.environment}"
+            )
+        if any(not (c.isprintable() or c == "\t") for c in secret):
+            raise ValueError(f"{name} has line ends or other characters that cannot be seen")
+        if kind is None or (kind.outside_development_only and development):
+            return
+        each = secret_rules.parts(secret) if kind.several else [secret]
+        if not each:
+            raise ValueError(f"{name} holds no key; give it one or leave it out")
+        for one in each:
+            why = secret_rules.weakness(one)
+            if why is None and kind.shown:
+                why = secret_rules.unfit_for_a_header(one)
+            if why is not None:
+                raise ValueError(f"{name}{' holds one that' if kind.several else ''} {why}")
 
     def database_url_of(self, service: str) -> URL:
         """The SQLAlchemy URL of one service's database."""
@@ -164,29 +225,54 @@ class AgencySettings(Settings):
     """What a service needs whose doors are open to the agency."""
 
     # Who shows it may use them. None is for a developer's machine.
-    agency_token: SecretStr | None = None
+    agency_token: Annotated[SecretStr | None, Ours(shown=True)] = None
 
 
-class LinkSettings(Settings):
-    """What a service needs that gives people signed links to its pages."""
+class PublicSettings(Settings):
+    """What a service needs that tells people where they reach it."""
 
     # Where people reach us; links begin with it.
     public_url: str = "http://127.0.0.1:8000"
-    # Sign those links: comma separated, the newest first. A new one goes in front; the old one may
-    # go when the links that it signed have become too old.
-    link_keys: SecretStr = SecretStr("development-only-link-key")
+    # In which environments it may be nothing.
+    _may_be_nothing_in: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="after")
-    def links_can_be_signed(self) -> Self:
-        """Whatever is wrong with the keys is said at the start, not with the first link."""
-        try:
-            _ = self.links
-        except ValueError as error:
-            raise ValueError(f"JANGKAU_LINK_KEYS: {error}") from None
+    def links_lead_here(self) -> Self:
+        """In production links lead to our https address, in development to this machine alone: the
+        Host header of a stranger decides neither."""
+        nothing_will_do = self.environment in self._may_be_nothing_in
+        if not self.public_url and nothing_will_do:
+            return self
+        if self.environment == "development":
+            if is_public(self.public_url):
+                raise ValueError(refusal(f"JANGKAU_PUBLIC_URL is {self.public_url!r}"))
+            return self
+        host = host_of(self.public_url)
+        if not self.public_url.startswith("https://") or not host or is_loopback(host):
+            raise ValueError(
+                "JANGKAU_PUBLIC_URL: people follow links that begin with it; set the https address "
+                "under which they reach this service"
+                + (", or set it to nothing for messages without a link" if nothing_will_do else "")
+            )
+        if set("@?#") & set(self.public_url):
+            raise ValueError("JANGKAU_PUBLIC_URL: an address without a name, '?' or '#' in it")
         return self
+
+
+class LinkSettings(PublicSettings):
+    """What a service needs that gives people signed links to its pages."""
+
+    # Sign those links: comma separated, the newest first. A new one goes in front; the old one may
+    # go when the links that it signed have become too old.
+    link_keys: Annotated[SecretStr, Ours(several=True)] = SecretStr("development-only-link-key")
 
     @property
     def links(self) -> Links:
         """Signs and reads the links to pages."""
-        keys = self.link_keys.get_secret_value().split(",")
-        return Links([key.strip() for key in keys if key.strip()])
+        return Links(secret_rules.parts(self.link_keys.get_secret_value()))
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return SecretStr(value.get_secret_value().strip())
+    return value.strip() if isinstance(value, str) else value

@@ -1,5 +1,6 @@
 """Intake's door: reports in, their public state out."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -47,6 +48,19 @@ async def json_only(content_type: Annotated[str, Header(include_in_schema=False)
     """Refuse a body that does not say it is JSON."""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise Problem(415, "Send the report as JSON, with content-type: application/json.")
+
+
+_OWN_NAME = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
+
+
+def _this_machine(request: Request) -> str:
+    """Where a developer reaches us. The caller writes the Host header, so it counts only if it is a
+    name that every machine has for itself."""
+    asked = request.headers.get("host", "")
+    if _OWN_NAME.fullmatch(asked):
+        return f"http://{asked}"
+    _, port = request.scope.get("server") or (None, None)
+    return f"http://127.0.0.1:{port}" if port else "http://127.0.0.1"
 
 
 DRILL = "A drill is for the agency: send its token as a Bearer."
@@ -112,8 +126,8 @@ def router(
             raise Problem(422, sentence, errors=[("Idempotency-Key", sentence)]) from error
         except TooMany as error:
             raise Problem(429, FLOOD, retry_after=error.retry_after) from error
-        base = settings.public_url or str(request.base_url)
-        url = f"{base.rstrip('/')}/v1/reports/{accepted.code}"
+        base = (settings.public_url or _this_machine(request)).rstrip("/")
+        url = f"{base}/v1/reports/{accepted.code}"
         response.headers["Location"] = url
         return Receipt(case_id=accepted.case_id, code=accepted.code, status_url=url)
 

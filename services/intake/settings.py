@@ -1,12 +1,12 @@
 """What intake is told from outside."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import limits
 from limits import RateLimitItem
 from pydantic import BeforeValidator, InstanceOf
 
-from shared.settings import AgencySettings
+from shared.settings import AgencySettings, PublicSettings
 
 
 def _limit(value: object) -> object:
@@ -25,11 +25,13 @@ def _limit(value: object) -> object:
 Limit = Annotated[InstanceOf[RateLimitItem], BeforeValidator(_limit)]
 
 
-class IntakeSettings(AgencySettings):
+class IntakeSettings(AgencySettings, PublicSettings):
     """Intake's own settings. Limits are for strangers: who shows the agency's token has none."""
 
-    # Where reporters reach us; status links begin with it. Empty: the address of the request.
+    # Where reporters reach us; status links begin with it. Nothing, in development only: this
+    # machine, at the port that was asked.
     public_url: str = ""
+    _may_be_nothing_in: ClassVar[tuple[str, ...]] = ("development",)
 
     # What an address sends beyond this is kept, and looked at by the duty officer before anybody
     # is asked. A district's 112 had 22 incidents in 2,072 calls: ten in an hour from one place is

@@ -3,20 +3,19 @@
 import json
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
 from services.notification.channels.rules import Rule
+from shared.real_use import host_of, is_loopback, is_nearby, refusal
+from shared.secret_rules import Ours
 from shared.settings import LinkSettings
 
 KNOWN_CHANNELS = ("sandbox", "sms", "email", "twilio", "apprise")
-# As long as a key that signs links: nobody can try it through over a network.
-SHORTEST_SECRET = 16
 # So that an offer with a link stays one SMS segment (texts.py).
 LONGEST_ADDRESS = 40
-_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class NotificationSettings(LinkSettings):
@@ -25,6 +24,9 @@ class NotificationSettings(LinkSettings):
     Rates are a provider's, in messages a second; costs are in the installation's currency, 0 where
     nothing is paid and no budget counts; concurrency is how many calls are under way at once.
     """
+
+    # Messages without a link can be answered all the same.
+    _may_be_nothing_in: ClassVar[tuple[str, ...]] = ("development", "production")
 
     # In the order in which they are tried. The sandbox stores messages and shows them on a page.
     channels: str = "sandbox"
@@ -66,7 +68,7 @@ class NotificationSettings(LinkSettings):
     smtp_idle_seconds: float = Field(default=60, gt=0)
     smtp_rate_per_second: float | None = Field(default=None, gt=0)
     # Whoever hands us mails that came in (docs/how-to/receive.md) shows this secret.
-    inbound_email_secret: SecretStr | None = None
+    inbound_email_secret: Annotated[SecretStr | None, Ours(shown=True)] = None
 
     # A generic HTTP gateway. In the URL, the body and the headers {to} stands for the number as
     # +62812…, {digits} for 62812…, {local} for 0812…, {text} for the text, {id} for our id, and
@@ -96,7 +98,7 @@ class NotificationSettings(LinkSettings):
     sms_cost_per_segment: float = Field(default=0, ge=0)
     # It calls us back, showing this secret: what became of a message (if sms_receipts), and texts.
     # Fields are paths as in rules: status, data.0.status.
-    sms_webhook_secret: SecretStr | None = None
+    sms_webhook_secret: Annotated[SecretStr | None, Ours(shown=True)] = None
     sms_receipts: bool = False
     sms_receipt_id_field: str = "message_id"
     sms_receipt_message_field: str = "id"  # our id, if it comes back
@@ -130,20 +132,11 @@ class NotificationSettings(LinkSettings):
 
     @model_validator(mode="after")
     def links_can_be_opened(self) -> Self:
-        """Outside development a link must lead here; everywhere it must leave an SMS its room."""
+        """A link must leave an SMS its room."""
         if len(self.public_url) > LONGEST_ADDRESS:
             raise ValueError(
                 f"JANGKAU_PUBLIC_URL has {len(self.public_url)} characters; with more than "
                 f"{LONGEST_ADDRESS} an SMS has no room for the link and the place"
-            )
-        if self.environment == "development" or not self.public_url:
-            return self
-        parts = urlsplit(self.public_url)
-        if parts.scheme != "https" or parts.hostname in _LOOPBACK:
-            raise ValueError(
-                "JANGKAU_PUBLIC_URL: links lead to a page with names and numbers; set the https "
-                "address under which volunteers reach it, or set it to nothing for messages "
-                "without a link"
             )
         return self
 
@@ -203,15 +196,28 @@ class NotificationSettings(LinkSettings):
 
     @model_validator(mode="after")
     def webhooks_are_kept(self) -> Self:
-        """Refuse a secret that can be guessed, and receipts that nobody could believe."""
-        for name in ("sms_webhook_secret", "inbound_email_secret"):
-            secret = getattr(self, name)
-            if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
-                raise ValueError(
-                    f"JANGKAU_{name.upper()}: {SHORTEST_SECRET} characters or more, by chance"
-                )
+        """Refuse receipts that could come from a stranger."""
         if self.sms_receipts and self.sms_webhook_secret is None:
             raise ValueError("JANGKAU_SMS_RECEIPTS needs JANGKAU_SMS_WEBHOOK_SECRET")
+        return self
+
+    @model_validator(mode="after")
+    def nobody_is_reached_from_development(self) -> Self:
+        """Refuse a way to real people beside the development key."""
+        if self.environment != "development":
+            return self
+        names = self.channel_names
+        ways = (
+            ("sms", "JANGKAU_SMS_URL", host_of(self.sms_url)),
+            ("twilio", "JANGKAU_TWILIO_URL", host_of(self.twilio_url)),
+            ("email", "JANGKAU_SMTP_HOST", self.smtp_host),
+        )
+        for channel, variable, host in ways:
+            if channel in names and host and not is_nearby(host):
+                raise ValueError(refusal(f"{variable} leads to {host}"))
+        apprise = self.apprise_url.get_secret_value() if self.apprise_url else ""
+        if "apprise" in names and not is_loopback(host_of(apprise)):
+            raise ValueError(refusal("JANGKAU_APPRISE_URL leads away from this machine"))
         return self
 
     def _email_can_work(self) -> None:
@@ -294,7 +300,7 @@ def _check_url(name: str, url: str) -> None:
 
 def _check_tls(name: str, url: str, *, allow: str = "") -> None:
     parts = urlsplit(url)
-    if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+    if parts.scheme != "https" and not is_loopback(parts.hostname):
         raise ValueError(
             f"JANGKAU_{name}: numbers, texts and passwords would go over the wire in clear; "
             f"use https{allow}"

@@ -197,8 +197,8 @@ def _check_secret(request: Request, expected: SecretStr | None, door: str) -> No
         or request.headers.get("authorization", "").removeprefix("Bearer ")
         or request.query_params.get("secret", "")
     )
-    secret = expected.get_secret_value() if expected else ""
-    if not secret or not hmac.compare_digest(given.encode(), secret.encode()):
+    secret = expected.get_secret_value().strip() if expected else ""
+    if not secret or not hmac.compare_digest(given.strip().encode(), secret.encode()):
         raise refused(door, "secret" if given else "no_secret")
 
 

@@ -790,7 +790,7 @@ async def test_rajasms_is_a_template_and_four_rules(answer: str, kind: type[Exce
 
 async def test_twilio_is_spoken_to_as_it_wants() -> None:
     async with gateway() as stub:
-        given = {**stub.twilio_settings, "public_url": "https://relawan.example/"}
+        given = {**stub.twilio_settings, **REAL, "public_url": "https://relawan.example/"}
         stub.faults = Faults(receipts="never")
         message = outgoing(PHONE, short_text="50% & +1; «ya»?")
         async with using(Twilio, **given) as channel:
@@ -929,6 +929,12 @@ async def door() -> AsyncIterator[Door]:
 
 
 PUBLIC = "https://relawan.example"
+REAL = {
+    "channels": "twilio",
+    "environment": "production",
+    "link_keys": "a key of this year",
+    "public_url": PUBLIC,
+}
 
 
 @pytest.mark.parametrize(
@@ -946,7 +952,7 @@ async def test_twilio_tells_signed_what_became_of_a_message(
     door: Door, mode: Receipts, states: list[str]
 ) -> None:
     async with gateway(faults=Faults(receipts=mode), behind=(PUBLIC, door.url)) as stub:
-        given = {**stub.twilio_settings, "public_url": PUBLIC}
+        given = {**stub.twilio_settings, **REAL}
         async with using(Twilio, **given) as channel:
             message = outgoing(PHONE)
             sid = await channel.send(message)
@@ -966,7 +972,7 @@ async def test_twilio_tells_signed_what_became_of_a_message(
 
 async def test_a_person_answers_by_twilio(door: Door) -> None:
     async with gateway(behind=(PUBLIC, door.url)) as stub:
-        settings = NotificationSettings(**stub.twilio_settings, public_url=PUBLIC)
+        settings = NotificationSettings(**{**stub.twilio_settings, **REAL})
         status = await stub.say(f"{PUBLIC}/v1/inbound/twilio", sender=PHONE, text="K7P2M ya")
         assert status == 204
     ((params),) = door.signed(settings)

@@ -41,7 +41,7 @@ from tests.integration.conftest import one, rows, run
 from tests.servers import PROJECT
 
 MINUTE = timedelta(minutes=1)
-BEARER = {"Authorization": "Bearer hush"}
+BEARER = {"Authorization": "Bearer the token of the agency"}
 RINA = {"by": "Bu Rina", "why": "knows the family"}
 
 
@@ -120,7 +120,9 @@ async def desk(
 ) -> AsyncIterator[Desk]:
     policy = with_policy(districts)
     app = FastAPI()
-    router = cases_api.router(assignment_database, districts=policy, token=SecretStr("hush"))
+    router = cases_api.router(
+        assignment_database, districts=policy, token=SecretStr("the token of the agency")
+    )
     app.include_router(router)
     errors.install(app)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)

@@ -39,7 +39,7 @@ from tests.unit.test_mail import bounce, written
 
 SITI, BUDI, STRANGER = "+6281234567890", "+6281234567891", "+6281299999999"
 TOKEN, SECRET = "a-token-that-twilio-gave", "a-secret-of-the-gateway"
-PUBLIC = "https://jangkau.example.org/pesan"
+PUBLIC = "http://localhost:8003/pesan"
 KOBA_COORDINATORS = {"+6289000000202", "+6289000000201"}
 
 
@@ -112,6 +112,7 @@ def make_settings(**values: Any) -> NotificationSettings:
         "twilio_account_sid": "AC1",
         "twilio_auth_token": TOKEN,
         "twilio_from": "+15005550006",
+        "twilio_url": "http://127.0.0.1:1",
         "sms_url": "http://127.0.0.1:1/?to={to}&text={text}",
         "sms_webhook_secret": SECRET,
         "inbound_email_secret": SECRET,

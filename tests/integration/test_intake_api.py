@@ -60,7 +60,7 @@ async def test_a_report_is_answered_with_its_case_code_and_status_address(intake
     assert answer.status_code == 202
     receipt = answer.json()
     assert UUID(receipt["case_id"]).version == 7
-    assert receipt["status_url"] == f"http://test/v1/reports/{receipt['code']}"
+    assert receipt["status_url"] == f"http://127.0.0.1/v1/reports/{receipt['code']}"
     assert answer.headers["location"] == receipt["status_url"]
     assert len(receipt["code"]) == 10
 
@@ -146,11 +146,36 @@ async def test_a_report_continues_the_callers_trace(intake: Door) -> None:
 async def test_status_links_begin_with_the_public_address(
     settings_without_kafka: MakeSettings,
 ) -> None:
-    settings = await settings_without_kafka(IntakeSettings, public_url="https://lapor.example/")
+    settings = await settings_without_kafka(
+        IntakeSettings, environment="production", public_url="https://lapor.example/"
+    )
     door = open_door(compose(settings))
     receipt = (await send(door)).json()
     assert receipt["status_url"] == f"https://lapor.example/v1/reports/{receipt['code']}"
     await door.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "begins"),
+    [
+        ("evil.example", "http://127.0.0.1/"),
+        ("localhost.evil.example", "http://127.0.0.1/"),
+        ("127.0.0.1:80@evil.example", "http://127.0.0.1/"),
+        ("127.0.0.1:x", "http://127.0.0.1/"),
+        ("[::1", "http://127.0.0.1/"),
+        ("", "http://127.0.0.1/"),
+        ("localhost:8001", "http://localhost:8001/"),
+        ("[::1]:8001", "http://[::1]:8001/"),
+    ],
+)
+async def test_a_strangers_host_header_decides_no_link(
+    intake: Door, host: str, begins: str
+) -> None:
+    answer = await intake.http.post("/v1/reports", json=REPORT, headers={"host": host})
+    assert answer.status_code == 202
+    code = answer.json()["code"]
+    assert answer.json()["status_url"] == f"{begins}v1/reports/{code}"
+    assert answer.headers["location"] == answer.json()["status_url"]
 
 
 # --- the same report again ------------------------------------------------------------------------

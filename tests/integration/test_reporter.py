@@ -428,7 +428,9 @@ async def test_neither_the_story_nor_the_agencys_door_shows_the_reporter(
     settings_without_kafka: MakeSettings, districts: dict[str, District]
 ) -> None:
     """A coordinator asks the volunteer, who has the contact: nobody else reads it by the way."""
-    settings = await settings_without_kafka(AssignmentSettings, agency_token=SecretStr("x" * 20))
+    settings = await settings_without_kafka(
+        AssignmentSettings, agency_token=SecretStr("the token of the agency")
+    )
     door = open_door(compose(settings))
     policy = with_policy(districts)
     await people(door.database, 1)
@@ -438,7 +440,7 @@ async def test_neither_the_story_nor_the_agencys_door_shows_the_reporter(
         whole = await story.story(session, case.data.code)
     assert whole is not None
     shown_ = str(whole) + "\n".join(story.lines(whole, "Asia/Jakarta"))
-    bearer = {"Authorization": f"Bearer {'x' * 20}"}
+    bearer = {"Authorization": "Bearer the token of the agency"}
     for address in (f"/v1/cases/{case.data.code}", "/v1/cases", "/v1/volunteers"):
         page = await door.http.get(address, headers=bearer)
         assert page.status_code == 200

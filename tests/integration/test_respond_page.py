@@ -37,7 +37,7 @@ from tests.factories import (
 from tests.integration.conftest import run
 from tests.integration.sending import Senders, said
 
-SETTINGS = NotificationSettings(channels="sandbox", public_url="http://test")
+SETTINGS = NotificationSettings(channels="sandbox", public_url="http://localhost")
 OPEN, GIVEN, PING, NEVER_ASKED = offer_made(), offer_assigned(), volunteer_pinged(), offer_made()
 CONTACT = ("Budi", "+6281299998888", "budi@example.org")
 # What a page may weigh, so that it opens on a bad connection.

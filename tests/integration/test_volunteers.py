@@ -501,7 +501,9 @@ async def assignment(databases: Databases, districts: Districts) -> AsyncIterato
     name = f"jangkau_{databases.run}_listed"
     await databases.create("assignment", f"{name}_assignment")
     url = f"{databases.server}/{name}_{{service}}"
-    settings = AssignmentSettings(database_url=url, agency_token=SecretStr("hush"))
+    settings = AssignmentSettings(
+        database_url=url, agency_token=SecretStr("the token of the agency")
+    )
     service = compose(settings)
     service.routers = [
         api.router(service.database, token=settings.agency_token, districts=districts),
@@ -519,7 +521,7 @@ async def assignment(databases: Databases, districts: Districts) -> AsyncIterato
     await databases.drop([f"{name}_assignment"])
 
 
-BEARER = {"Authorization": "Bearer hush"}
+BEARER = {"Authorization": "Bearer the token of the agency"}
 
 
 async def test_volunteers_come_a_page_at_a_time_each_once(assignment: Door) -> None:
@@ -545,7 +547,7 @@ async def test_another_district_has_no_volunteers(assignment: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "hush"}]
+    "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "the token of the agency"}]
 )
 async def test_without_the_token_nobody_sees_volunteers(
     assignment: Door, headers: dict[str, str]

@@ -87,7 +87,9 @@ def test_production_refuses_a_default_secret(kind: type[Settings]) -> None:
     ):
         kind(environment="production", database_password=SecretStr("development-only"))
     kind(environment="development", database_password=SecretStr("development-only"))
-    kind(environment="production", database_password=SecretStr("a real one"))
+    real = SecretStr("6f1d0b9c2e7a4853")
+    public: Any = {"public_url": HTTPS} if kind is IntakeSettings else {}
+    kind(environment="production", database_password=real, **public)
 
 
 def test_production_refuses_a_default_secret_inside_the_database_url() -> None:
@@ -102,21 +104,20 @@ LINK_KEYS = SecretStr("a key of this year, a key of last year")
 
 
 def test_production_refuses_to_show_volunteers_to_everybody() -> None:
+    given: Any = {"environment": "production", "link_keys": LINK_KEYS, "public_url": HTTPS}
     with pytest.raises(ValidationError, match="JANGKAU_AGENCY_TOKEN"):
-        AssignmentSettings(environment="production", link_keys=LINK_KEYS)
-    AssignmentSettings(
-        environment="production", agency_token=SecretStr("a real one"), link_keys=LINK_KEYS
-    )
+        AssignmentSettings(**given)
+    AssignmentSettings(**given, agency_token=SecretStr("6f1d0b9c2e7a4853"))
 
 
 def test_production_refuses_to_sign_links_with_a_key_that_everybody_knows() -> None:
     with pytest.raises(ValidationError, match="JANGKAU_LINK_KEYS still has its development"):
-        AssignmentSettings(environment="production", agency_token=SecretStr("a real one"))
+        AssignmentSettings(environment="production", agency_token=SecretStr("6f1d0b9c2e7a4853"))
 
 
 @pytest.mark.parametrize("keys", ["", " , ", "short", "a key of this year,short"])
 def test_a_service_does_not_start_with_keys_that_protect_nothing(keys: str) -> None:
-    with pytest.raises(ValidationError, match="JANGKAU_LINK_KEYS: link keys: at least one"):
+    with pytest.raises(ValidationError, match="JANGKAU_LINK_KEYS"):
         AssignmentSettings(link_keys=SecretStr(keys))
 
 
