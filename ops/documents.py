@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -28,19 +28,24 @@ from shared import topics
 from shared.events import (
     CONTENT_TYPE,
     SCHEMA_BASE,
+    AnsweredDuty,
     AnsweredPing,
     AnswerJudged,
+    AskedDutyPage,
     AskedVolunteer,
     CaseEscalated,
     CaseProgressed,
     CaseReported,
     ClosedOffer,
     Coordinator,
+    DutyAnswered,
+    DutyPageAsked,
     EscalatedCase,
     Event,
     GivenAnswer,
     JudgedAnswer,
     MadeOffer,
+    OffDutyVolunteer,
     OfferAnswered,
     OfferAssigned,
     OfferClosed,
@@ -69,6 +74,7 @@ from shared.events import (
     StoppedVolunteer,
     UnreachableOffer,
     UnreachedPing,
+    VolunteerOffDuty,
     VolunteerPinged,
     VolunteerStopped,
 )
@@ -273,6 +279,23 @@ def _volunteer_story() -> dict[type[Event[Any]], tuple[Any, str]]:
     )
     return {
         VolunteerPinged: (pinged, "2026-07-15T02:00:00.000000+00:00"),
+        VolunteerOffDuty: (
+            OffDutyVolunteer(
+                last_day=date(2026, 7, 17),
+                channel="sms",
+                words="libur 3 hari",
+                phone=_VOLUNTEER.phone,
+            ),
+            "2026-07-15T03:30:12.007000+00:00",
+        ),
+        DutyPageAsked: (
+            AskedDutyPage(channel="sms", phone=_VOLUNTEER.phone),
+            "2026-07-15T03:31:40.512000+00:00",
+        ),
+        DutyAnswered: (
+            AnsweredDuty(about="off_duty", volunteer=_VOLUNTEER, last_day=date(2026, 7, 17)),
+            "2026-07-15T03:30:12.093000+00:00",
+        ),
         PingAnswered: (
             AnsweredPing(ping_id=ping_id, words="ya, masih aktif", channel="sms"),
             "2026-07-15T02:04:51.207000+00:00",

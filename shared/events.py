@@ -7,7 +7,7 @@ Events only grow: a new field is optional, a new meaning is a new ``v2`` type. U
 ignored, unknown types are parked by whoever reads them.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 from uuid import UUID
 
@@ -225,7 +225,7 @@ class ClosedOffer(Contract):
     answer_code: str
     reason: Word = Field(
         json_schema_extra={
-            "enum": ["taken_by_another", "expired", "case_closed", "lapsed", "released"]
+            "enum": ["taken_by_another", "expired", "case_closed", "lapsed", "released", "off_duty"]
         }
     )
     volunteer: OfferedVolunteer
@@ -397,6 +397,62 @@ class VolunteerStopped(Event[StoppedVolunteer]):
 
     source_service = "notification"
     type: Literal["id.jangkau.volunteer.stopped.v1"] = "id.jangkau.volunteer.stopped.v1"
+
+
+class OffDutyVolunteer(Contract):
+    """Days off that a volunteer has written about. Internal: the words may say anything."""
+
+    last_day: date = Field(description="the last day off, in the volunteer's district")
+    channel: Word
+    words: str | None = Field(default=None, max_length=1000, description="as they were written")
+    phone: str | None = Field(default=None, description="E.164; who wrote it")
+    email: str | None = Field(default=None, description="who wrote it")
+
+
+class VolunteerOffDuty(Event[OffDutyVolunteer]):
+    """A volunteer is off duty from now to the end of a day; the subject is whoever wrote it."""
+
+    source_service = "notification"
+    type: Literal["id.jangkau.volunteer.off_duty.v1"] = "id.jangkau.volunteer.off_duty.v1"
+
+
+class AskedDutyPage(Contract):
+    """Who wants to see when they are asked. Internal: holds personal data."""
+
+    channel: Word
+    phone: str | None = Field(default=None, description="E.164; who wrote it")
+    email: str | None = Field(default=None, description="who wrote it")
+
+
+class DutyPageAsked(Event[AskedDutyPage]):
+    """A volunteer wants the link to their duty page; the subject is whoever wrote it."""
+
+    source_service = "notification"
+    type: Literal["id.jangkau.duty_page.asked.v1"] = "id.jangkau.duty_page.asked.v1"
+
+
+class AnsweredDuty(Contract):
+    """What became of what a volunteer wrote about their duty. Internal: holds personal data."""
+
+    about: Word = Field(
+        json_schema_extra={"enum": ["off_duty", "duty_page", "refused", "unknown"]},
+        description="refused: that day is over or too far away; unknown: no volunteer wrote it",
+    )
+    volunteer: OfferedVolunteer | None = None
+    phone: str | None = Field(default=None, description="E.164; who wrote it, if no volunteer")
+    email: str | None = Field(default=None, description="who wrote it, if no volunteer")
+    last_day: date | None = None
+    holds: list[str] = Field(
+        default_factory=list, max_length=20, description="answer codes of cases that stay theirs"
+    )
+    link: str | None = Field(default=None, description="to their duty page: for them alone")
+
+
+class DutyAnswered(Event[AnsweredDuty]):
+    """A volunteer is told about their duty; the subject is the volunteer, or whoever wrote."""
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.duty.answered.v1"] = "id.jangkau.duty.answered.v1"
 
 
 class RunLowBudget(Contract):

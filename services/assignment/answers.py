@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.assignment import loop, reach, transitions
+from services.assignment import leave, loop, reach, transitions
 from services.assignment.turn import HELD, OPEN, UNREACHABLE_PAUSE, Asked, Case, Turn
 from shared.database import execute, sql
 from shared.districts import District
@@ -30,24 +30,35 @@ from shared.events import (
 # Notification's word for an offer that it could not try before its deadline.
 NOT_SENT_IN_TIME = "not_sent_in_time"
 
-Heard = OfferAnswered | OfferUnreachable | reach.Sign
+Heard = OfferAnswered | OfferUnreachable | reach.Sign | leave.OnDuty
 
 
 async def take_answers(
-    session: AsyncSession, heard: Sequence[Heard], *, districts: Mapping[str, District]
+    session: AsyncSession,
+    heard: Sequence[Heard],
+    *,
+    districts: Mapping[str, District],
+    duty_link: leave.DutyLink = lambda _: None,
 ) -> None:
-    """Handle answers in the order in which they came; each to an offer gets a sentence back."""
+    """Handle answers in the order in which they came; each to an offer gets a sentence back.
+
+    ``duty_link`` makes the address of a volunteer's duty page.
+    """
     of_offers = [event for event in heard if isinstance(event, OfferAnswered | OfferUnreachable)]
-    signs = [event for event in heard if not isinstance(event, OfferAnswered | OfferUnreachable)]
-    turn = await Turn.take(session, {event.subject for event in of_offers}, districts=districts)
+    on_duty = [event for event in heard if isinstance(event, leave.OnDuty)]
+    signs = [event for event in heard if isinstance(event, reach.Sign)]
+    who = await leave.writers(session, on_duty)
+    cases = {event.subject for event in of_offers}.union(await leave.open_cases(session, who))
+    turn = await Turn.take(session, cases, districts=districts)
     for case in turn.cases.values():
         if case.district not in districts:
             raise loop.UnknownDistrict(
                 f"District {case.district} has no folder here; put it back, then replay."
             )
-    if signs:
+    if signs or on_duty:
         # Before any volunteer is locked, and at once with those whom the cases concern.
-        await turn.hold(session, also=await reach.districts_of(session, signs))
+        homes = {row.district for rows in who.values() for row in rows}
+        await turn.hold(session, also=homes.union(await reach.districts_of(session, signs)))
     answered: list[dict[str, Any]] = []
     for event in of_offers:
         if isinstance(event, OfferUnreachable):
@@ -60,9 +71,13 @@ async def take_answers(
             _judged(turn, event, verdict, was_open=was_open)
     if answered:
         await execute(session, _RECORD, {"answers": json.dumps(answered)})
+    await leave.begin(session, turn, on_duty, who, districts=districts)
     await loop.seek(session, turn)
     await turn.write(session)
     await reach.take(session, signs, districts=districts)
+    await leave.answer(
+        session, on_duty, who, moment=turn.moment, districts=districts, link=duty_link
+    )
 
 
 def judge(turn: Turn, event: OfferAnswered) -> str:

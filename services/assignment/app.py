@@ -1,5 +1,8 @@
 """Assignment: finds the nearest available volunteer for each case and asks."""
 
+from functools import partial
+from uuid import UUID
+
 from prometheus_client import Gauge
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -47,7 +50,8 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
     ]
     service.consume(topics.INTAKE_CASES, handlers.on_intake_cases(districts))
     answered = service.consume(
-        topics.NOTIFICATION_ANSWERS, handlers.on_notification_answers(districts)
+        topics.NOTIFICATION_ANSWERS,
+        handlers.on_notification_answers(districts, duty_link=partial(_duty_link, settings)),
     )
     sweep = handlers.Sweep(
         service.database,
@@ -63,6 +67,12 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
     service.loop("policy", PolicyWatch(districts).run)
     service.measures = [measure_cases]
     return service
+
+
+def _duty_link(settings: AssignmentSettings, volunteer_id: UUID) -> str | None:
+    if not settings.public_url:
+        return None
+    return pages.duty_link(settings.links, volunteer_id, public_url=settings.public_url)
 
 
 async def measure_cases(session: AsyncSession) -> None:

@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.assignment import answers, duty, loop, openings, reach
 from services.assignment.answers import Heard
+from services.assignment.leave import DutyLink
 from shared.consume import Handler
 from shared.database import Database, is_transient, sql
 from shared.districts import District
@@ -43,11 +44,11 @@ def on_intake_cases(districts: Mapping[str, District]) -> Handler:
     return handle
 
 
-def on_notification_answers(districts: Mapping[str, District]) -> Handler:
+def on_notification_answers(districts: Mapping[str, District], *, duty_link: DutyLink) -> Handler:
     """Let each answer take effect, or say why it cannot."""
 
     async def handle(session: AsyncSession, heard: list[Heard]) -> None:
-        await answers.take_answers(session, heard, districts=districts)
+        await answers.take_answers(session, heard, districts=districts, duty_link=duty_link)
 
     return handle
 

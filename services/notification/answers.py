@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -12,7 +13,18 @@ from services.notification import asked, offers
 from services.notification.incoming.reading import Reading
 from shared import outbox
 from shared.database import Row, execute, now, sql
-from shared.events import Answer, AnsweredPing, GivenAnswer, OfferAnswered, Outcome, PingAnswered
+from shared.events import (
+    Answer,
+    AnsweredPing,
+    AskedDutyPage,
+    DutyPageAsked,
+    GivenAnswer,
+    OffDutyVolunteer,
+    OfferAnswered,
+    Outcome,
+    PingAnswered,
+    VolunteerOffDuty,
+)
 from shared.words import without_control
 
 WORDS_AT_MOST = 1000  # what the contract of the event takes
@@ -116,6 +128,37 @@ async def alive(
     await outbox.publish(session, events)
     # What of them has not gone out yet need not.
     await offers.hear(session, {row.offer_id: "ended" for row in pings})
+
+
+async def off_duty(
+    session: AsyncSession,
+    writer: Writer,
+    *,
+    district: str,
+    last_day: date,
+    words: str | None,
+    channel: str,
+) -> None:
+    """Publish that a volunteer is off duty from now to the end of ``last_day``, a local day."""
+    said = without_control(words).strip()[:WORDS_AT_MOST] if words else None
+    data = OffDutyVolunteer(
+        last_day=last_day, channel=channel, words=said, phone=writer.phone, email=writer.email
+    )
+    event: VolunteerOffDuty = VolunteerOffDuty.of(
+        data, case_id=writer.volunteer_id, district=district, time=await now(session)
+    )
+    await outbox.publish(session, [event])
+
+
+async def ask_duty_page(
+    session: AsyncSession, writer: Writer, *, district: str, channel: str
+) -> None:
+    """Publish that a volunteer wants the link to their duty page, which assignment signs."""
+    data = AskedDutyPage(channel=channel, phone=writer.phone, email=writer.email)
+    event: DutyPageAsked = DutyPageAsked.of(
+        data, case_id=writer.volunteer_id, district=district, time=await now(session)
+    )
+    await outbox.publish(session, [event])
 
 
 async def asked_for(session: AsyncSession, offer_id: UUID) -> Row:

@@ -18,6 +18,7 @@ from shared.events import (
     CaseEscalated,
     CaseProgressed,
     CaseReported,
+    DutyAnswered,
     Event,
     OfferAssigned,
     OfferClosed,
@@ -31,7 +32,7 @@ KINDS: tuple[tuple[type[Event[Any]], ...], ...] = (
     (AnswerJudged,),
     (OfferClosed,),
     (OfferMade, OfferAssigned, VolunteerPinged),
-    (CaseEscalated, CaseProgressed),
+    (CaseEscalated, CaseProgressed, DutyAnswered),
 )
 RANK = {kind: rank for rank, kinds in enumerate(KINDS) for kind in kinds}
 
@@ -43,6 +44,13 @@ class Office:
     routes: Routes
     link: LinkTo
     districts: Districts
+    # Whose officers hear of strangers; unsaid: those of the first district by its code.
+    strangers: str | None = None
+
+    @property
+    def home(self) -> str:
+        """The district to which whoever wrote belongs as long as nothing else is known of them."""
+        return self.strangers or min(self.routes.districts, default="")
 
     async def send(self, session: AsyncSession, written: Sequence[Letter]) -> None:
         """Store the letters; they go out after the commit."""
@@ -69,6 +77,7 @@ def on_assignment_offers(office: Office) -> Handler:
             await _asked(session, [e for e in wave if isinstance(e, asked.ASKING)], office)
             await _escalated(session, [e for e in wave if isinstance(e, CaseEscalated)], office)
             await _progressed(session, [e for e in wave if isinstance(e, CaseProgressed)], office)
+            await _on_duty(session, [e for e in wave if isinstance(e, DutyAnswered)], office)
 
     return handle
 
@@ -149,3 +158,8 @@ async def _progressed(
     """The reporter hears that somebody comes, and of the end."""
     written = map(letters.progress, events)
     await office.send(session, [letter for letter in written if letter])
+
+
+async def _on_duty(session: AsyncSession, events: Sequence[DutyAnswered], office: Office) -> None:
+    """What became of days off, or the link to the duty page."""
+    await office.send(session, [letter for letter in map(letters.duty, events) if letter])

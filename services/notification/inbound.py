@@ -8,9 +8,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import get_args
 from uuid import NAMESPACE_URL, UUID, uuid5
+from zoneinfo import ZoneInfo
 
 import structlog
 from prometheus_client import Counter
@@ -51,6 +52,8 @@ REPEATED_WITHIN = timedelta(minutes=1)
 # A machine that answers our questions is not asked for ever.
 QUESTIONS_AT_MOST = 3
 QUESTIONS_WITHIN = timedelta(hours=1)
+# What is answered so often and no more, each of them counted for itself.
+LIMITED = ("ask", "duty_page")
 # How long the code of an offer that is over is forgiven a typing error.
 CODES_KNOWN_FOR = timedelta(days=2)
 # What the database's indices take of a text that somebody else has made up.
@@ -74,9 +77,10 @@ _KEEP = sql("""
     ON CONFLICT (channel, provider_id) DO NOTHING
     RETURNING id
 """)
-_QUESTIONS = sql("""
+_SAID_BEFORE = sql("""
     SELECT count(*) AS n FROM inbound
-    WHERE sender = :sender AND meaning = 'ask' AND received_at > now() - CAST(:within AS interval)
+    WHERE sender = :sender AND meaning = :meaning
+      AND received_at > now() - CAST(:within AS interval)
 """)
 # However long ago they were asked: by their newest address, one row for each volunteer.
 _WHO = sql("""
@@ -149,13 +153,15 @@ class Sender:
 class Decision:
     """What a text is taken for. ``meaning`` is a word of :data:`reading.Meaning`, or
     ``sign_of_life``, or ``ignored``; ``about`` the offer or test that it is about; with ``ask``
-    there are ``why`` and the ``codes`` to choose from; ``drill``: nothing of it is real."""
+    there are ``why`` and the ``codes`` to choose from; ``drill``: nothing of it is real;
+    ``last_day`` off comes with ``off_duty``."""
 
     meaning: str
     why: str | None = None
     about: Row | None = None
     codes: tuple[str, ...] = ()
     drill: bool = False
+    last_day: date | None = None
 
 
 async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
@@ -169,9 +175,12 @@ async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
     else:
         reading, coded = await _read(session, heard, sender, known)
         decision = decide(reading, live=live, coded=coded)
+        if decision.meaning == "off_duty":
+            today = (await now(session)).astimezone(_zone(office, known)).date()
+            decision = _days_off(reading, today)
     asked_before = 0
-    if decision.meaning == "ask" and sender is not None:
-        asked_before = await _questions(session, sender)
+    if decision.meaning in LIMITED and sender is not None:
+        asked_before = await _said_before(session, sender, decision.meaning)
     inbound_id = await _keep(session, heard, sender, decision)
     if inbound_id is None:
         return False
@@ -185,6 +194,13 @@ async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
             await _ask(writer, decision)
     elif decision.meaning in ("stop", "start"):
         await _opt(writer, out=decision.meaning == "stop")
+    elif decision.meaning == "off_duty" and decision.last_day is not None:
+        await _off_duty(writer, decision.last_day)
+    elif decision.meaning == "duty_page":
+        if asked_before < QUESTIONS_AT_MOST:
+            await answers.ask_duty_page(
+                session, writer.themselves, district=writer.district, channel=heard.channel
+            )
     elif decision.meaning in get_args(Answer) and decision.about is not None:
         await _answer(writer, decision, reading)
     return True
@@ -243,7 +259,7 @@ async def _with_code(session: AsyncSession, code: str, sender: Sender) -> Row | 
 def decide(reading: Reading, *, live: Sequence[Row], coded: Row | None) -> Decision:
     """What a text is taken for: ``live`` is what its sender can answer, ``coded`` what its code is
     of."""
-    if reading.meaning in ("stop", "start"):
+    if reading.meaning in ("stop", "start", "off_duty", "duty_page"):
         return Decision(reading.meaning)
     if coded is not None and coded.kind == "ping":
         return Decision("sign_of_life", about=coded)
@@ -254,6 +270,21 @@ def decide(reading: Reading, *, live: Sequence[Row], coded: Row | None) -> Decis
         # A code that nobody has: a slip of the thumb in it could mean any of theirs.
         return _asking("which_offer" if len(can_answer) > 1 else "not_understood", can_answer)
     return _without_code(reading, live)
+
+
+def _days_off(reading: Reading, today: date) -> Decision:
+    """Days off whose end is not clear, is over or is far away are asked back."""
+    last_day = reading.leave.until(today) if reading.leave else None
+    if last_day is None:
+        return Decision("ask", "leave")
+    return Decision("off_duty", last_day=last_day)
+
+
+def _zone(office: Office, known: Sequence[Row]) -> ZoneInfo:
+    """The time zone in which somebody says "tomorrow": of the district in which they were asked."""
+    districts = office.routes.districts
+    district = districts.get(known[0].district if known else office.home)
+    return ZoneInfo(district.timezone) if district else ZoneInfo("UTC")
 
 
 def _without_code(reading: Reading, live: Sequence[Row]) -> Decision:
@@ -333,9 +364,9 @@ async def _keep(
     return kept["id"] if await execute(session, _KEEP, kept) else None  # type: ignore[return-value]
 
 
-async def _questions(session: AsyncSession, sender: Sender) -> int:
-    values = {"sender": sender.address, "within": QUESTIONS_WITHIN}
-    ((count,),) = await execute(session, _QUESTIONS, values)
+async def _said_before(session: AsyncSession, sender: Sender, meaning: str) -> int:
+    values = {"sender": sender.address, "meaning": meaning, "within": QUESTIONS_WITHIN}
+    ((count,),) = await execute(session, _SAID_BEFORE, values)
     return int(count)
 
 
@@ -372,9 +403,12 @@ class _Writer:
     def district(self) -> str:
         if self.known:
             return str(self.known[0].district)
-        districts = list(self.office.routes.districts)
-        # Which of several a stranger belongs to, nobody knows: then by the installation's channels.
-        return districts[0] if len(districts) == 1 else ""
+        return self.office.home
+
+    @property
+    def themselves(self) -> answers.Writer:
+        """Whose words these are, and where the sentence back goes."""
+        return answers.Writer(self.volunteer_id, self.sender.phone, self.sender.email)
 
     async def say(
         self,
@@ -426,6 +460,17 @@ async def _answer(writer: _Writer, decision: Decision, reading: Reading) -> None
         ),
         form=form,
         code_typed=code_typed,
+    )
+
+
+async def _off_duty(writer: _Writer, last_day: date) -> None:
+    await answers.off_duty(
+        writer.session,
+        writer.themselves,
+        district=writer.district,
+        last_day=last_day,
+        words=storable(writer.heard.text),
+        channel=writer.heard.channel,
     )
 
 

@@ -10,11 +10,13 @@ from services.notification import texts
 from services.notification.texts import Texts
 from shared import policy
 from shared.events import (
+    AnsweredDuty,
     AnswerJudged,
     CaseEscalated,
     CaseProgressed,
     CaseReported,
     Coordinator,
+    DutyAnswered,
     Event,
     OfferAssigned,
     OfferClosed,
@@ -36,7 +38,8 @@ ESCALATION_LIFE = timedelta(hours=24)
 NEWS_LIFE = timedelta(hours=12)
 
 # What a volunteer who did not answer need not be told: they are not on their way.
-SILENT_REASONS = ("expired",)
+# Who is off duty has been told so, and what that means.
+SILENT_REASONS = ("expired", "off_duty")
 
 # The address of the page on which an offer is answered, by its id and its answer code.
 LinkTo = Callable[[UUID, str], str | None]
@@ -202,6 +205,37 @@ def reply(judged: AnswerJudged, *, link: LinkTo, over: bool = False) -> Letter |
         offer_id=said.offer_id,
         answer_code=said.answer_code,
     )
+
+
+def duty(told: DutyAnswered) -> Letter | None:
+    """Tell whoever wrote about their duty what became of it; None if they have no address."""
+    said = told.data
+    phone = said.volunteer.phone if said.volunteer else said.phone
+    email = said.volunteer.email if said.volunteer else said.email
+    if phone is None and email is None:
+        return None
+    return Letter(
+        event_id=told.id,
+        subject=told.subject,
+        district=told.district,
+        drill=told.drill,
+        purpose="duty",
+        recipient=str(said.volunteer.id) if said.volunteer else f"unknown:{phone or email}",
+        phone=phone,
+        email=email,
+        preferred=said.volunteer.channel if said.volunteer else None,
+        texts=_on_duty(said, drill=told.drill),
+        send_before=told.time + REPLY_LIFE,
+        # A stranger spends no district's budget by writing to it.
+        urgent=said.volunteer is not None,
+    )
+
+
+def _on_duty(said: AnsweredDuty, *, drill: bool) -> Texts:
+    volunteer = said.volunteer
+    if volunteer is not None and said.link is not None:
+        return texts.duty_page(volunteer.name, said.link, language=volunteer.language, drill=drill)
+    return texts.duty(said, drill=drill)
 
 
 def escalations(escalated: CaseEscalated) -> Iterator[Letter]:

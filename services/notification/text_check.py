@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +15,7 @@ from services.notification import texts
 from services.notification.gsm import GSM_BASIC, GSM_EXTENDED, is_gsm, segments
 from services.notification.texts import LANGUAGES, TEMPLATES, BrokenTexts, Texts
 from shared.events import (
+    AnsweredDuty,
     AskedVolunteer,
     Category,
     ClosedOffer,
@@ -43,6 +44,9 @@ FIELDS: Mapping[str, set[str]] = {
     "note.sms": _NOTE,
     "note.email": _NOTE | {"subject", "link_label", "reporter"},
 }
+
+# Of the signed link to a volunteer's duty page, which assignment makes.
+DUTY_TOKEN_LENGTH = 102
 
 _NOON = datetime(2026, 3, 1, 5, 0, tzinfo=UTC)
 _ID = UUID(int=1)
@@ -232,11 +236,26 @@ def _ask(sample: Sample, why: str) -> Texts:
     several = why in ("which_offer", "two_codes")
     return texts.ask(
         why,
-        None if several or why == "no_offer" else sample.code,
+        None if several or why in ("no_offer", "leave") else sample.code,
         language=sample.language,
         codes=(sample.code, "R4T8N", "C9X3H") if several else (),
         drill=sample.drill,
     )
+
+
+def _duty(sample: Sample, about: str) -> Texts:
+    told = AnsweredDuty(
+        about=about.removesuffix("_holds"),
+        volunteer=_volunteer(sample),
+        last_day=date(2027, 9, 29),
+        holds=[sample.code] * 4 if about == "off_duty_holds" else [],
+    )
+    return texts.duty(told, drill=sample.drill)
+
+
+def _duty_page(sample: Sample, _: str) -> Texts:
+    link = f"https://jangkau.dinsos.kabupaten99.go.id/v/{'W' * DUTY_TOKEN_LENGTH}"
+    return texts.duty_page(sample.name, link, language=sample.language, drill=sample.drill)
 
 
 def _simple(write: Callable[..., Texts]) -> Callable[[Sample, str], Texts]:
@@ -277,8 +296,9 @@ _REPLIES = (
 )  # fmt: skip
 _WHY = (
     "not_understood", "ambiguous", "empty", "no_offer", "which_offer", "two_codes", "wrong_number",
-    "other",
+    "leave", "other",
 )  # fmt: skip
+_DUTY = ("off_duty", "off_duty_holds", "duty_page", "refused", "unknown", "other")
 _OUTCOMES = ("resolved", "referred", "not_found", "cancelled", "other")
 
 PURPOSES: Mapping[str, Purpose] = {
@@ -295,6 +315,9 @@ PURPOSES: Mapping[str, Purpose] = {
         table="closed",
     ),
     "ask": Purpose("an answer was not understood", "note", _ask, _WHY, table="ask"),
+    "duty": Purpose("days off are noted", "note", _duty, _DUTY, table="duty"),
+    # The link is long: it is signed with its time.
+    "duty_page": Purpose("the link to the duty page", "note", _duty_page, segments=2),
     "ping": Purpose("can this volunteer be reached?", "note", _ping),
     "ping_answered": Purpose("yes, they can", "note", _simple(texts.ping_answered)),
     "stopped": Purpose("STOP is understood", "note", _simple(texts.stopped)),
@@ -406,7 +429,8 @@ _ONLY_IN_MAIL = ("subjects", "links", "roles", "offer_states")
 
 # Of these there is only one.
 _ONE_ALONE = (
-    *_ONLY_IN_MAIL, "categories", "brief_categories", "reasons", "decimal", "clock", "drill",
+    *_ONLY_IN_MAIL, "weekdays", "months",
+    "categories", "brief_categories", "reasons", "decimal", "clock", "drill",
     "code", "and_more", "nameless",
 )  # fmt: skip
 

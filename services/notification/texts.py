@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from services.notification.gsm import SEGMENT_SEPTETS as SEGMENT_SEPTETS
 from services.notification.gsm import gsm, is_gsm, septets
 from services.notification.gsm import segments as segments
 from shared.events import (
+    AnsweredDuty,
     AskedVolunteer,
     ClosedOffer,
     Coordinator,
@@ -53,6 +54,9 @@ STILL_SEARCHING = ("nobody_accepted_in_time",)
 
 # Verdicts behind which the volunteer has something to say again.
 ASKED_BACK = ("unconfirmed", "not_accepted_yet")
+
+# Of the cases that somebody keeps, so many are named in one SMS.
+NAMED_CASES = 3
 
 # Questions whose sentences have one code in them to answer with.
 NAMES_ONE_CODE = ("ambiguous", "not_understood", "empty")
@@ -303,6 +307,45 @@ def ask(
         count -= 1
         short = asked(count).short_text
     return Texts(short_text=short, subject=whole.subject, long_text=whole.long_text)
+
+
+def duty(told: AnsweredDuty, *, drill: bool = False) -> Texts:
+    """The texts that say what became of what somebody wrote about their duty."""
+    volunteer = told.volunteer
+    words = words_of(volunteer.language if volunteer else LANGUAGES[0])
+    about: str = told.about
+    if about == "off_duty" and told.holds:
+        about = "off_duty_holds"
+    codes = ", ".join(told.holds[:NAMED_CASES])
+    more = words["and_more"] if len(told.holds) > NAMED_CASES else ""
+    values = {
+        "day": _day(told.last_day, words) if told.last_day else "",
+        "codes": codes + more,
+        "code": told.holds[0] if told.holds else words["code"],
+    }
+    return _note(
+        "duty",
+        _word(words["duty"], about),
+        words,
+        name=volunteer.name if volunteer else "",
+        values=values,
+        drill=drill,
+    )
+
+
+def duty_page(name: str, link: str, *, language: str = "id", drill: bool = False) -> Texts:
+    """The texts that bring a volunteer the link to their duty page: two segments, as it is long."""
+    words = words_of(language)
+    # Without its link the message would say nothing, however long it is.
+    return _note(
+        "duty_page", words["duty_page"], words, name=name, link=link, at_most=10, drill=drill
+    )
+
+
+def _day(day: date, words: Mapping[str, Any]) -> str:
+    """A day as one says it: Senin 30 Nov 2026."""
+    weekday = words["weekdays"][str(day.isoweekday())]
+    return f"{weekday} {day.day} {words['months'][str(day.month)]} {day.year}"
 
 
 def stopped(*, language: str = "id", drill: bool = False) -> Texts:

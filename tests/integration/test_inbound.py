@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import httpx2
 import pytest
@@ -31,7 +32,14 @@ from services.notification.settings import NotificationSettings
 from shared import errors, topics
 from shared.database import Database
 from shared.districts import Districts
-from shared.events import Event, OfferAnswered, PingAnswered, VolunteerStopped
+from shared.events import (
+    DutyPageAsked,
+    Event,
+    OfferAnswered,
+    PingAnswered,
+    VolunteerOffDuty,
+    VolunteerStopped,
+)
 from tests.factories import offer_made, offered_volunteer, volunteer_pinged
 from tests.integration.conftest import one, rows, run
 from tests.servers import PROJECT
@@ -430,6 +438,41 @@ async def test_a_question_about_drills_is_marked_as_one(doors: Doors) -> None:
     await doors.twilio("YA")
     (question,) = await doors.written()
     assert question.short_text.startswith("SIMULASI")
+
+
+# --- duty -----------------------------------------------------------------------------------------
+
+
+async def test_days_off_go_to_assignment_and_answer_no_offer_by_themselves(doors: Doors) -> None:
+    await doors.ask(offer_made(answer_code="AAAA2", volunteer=siti_and()))
+    today = datetime.now(ZoneInfo("Asia/Jakarta")).date()
+    await doors.twilio("libur 3 hari")
+    (event,) = await doors.said()
+    assert isinstance(event, VolunteerOffDuty)
+    assert (event.subject, event.district) == (UUID(int=1), "19.04")
+    assert event.data.last_day - today in (timedelta(days=2), timedelta(days=3)), "or midnight"
+    assert (event.data.phone, event.data.words) == (SITI, "libur 3 hari")
+    assert [kept.meaning for kept in await doors.kept()] == ["off_duty"]
+
+
+async def test_days_off_without_an_end_that_can_be_meant_are_asked_back(doors: Doors) -> None:
+    await doors.ask(offer_made(answer_code="AAAA2", volunteer=siti_and()))
+    await doors.twilio("libur 99 minggu")
+    assert await doors.said() == []
+    (question,) = await doors.written()
+    assert "LIBUR 3 HARI" in question.short_text
+    assert [(kept.meaning, kept.why) for kept in await doors.kept()] == [("ask", "leave")]
+
+
+async def test_the_duty_page_is_asked_of_assignment_and_not_without_end(doors: Doors) -> None:
+    await doors.ask(offer_made(answer_code="AAAA2", volunteer=siti_and()), AAAA2="ended")
+    for _ in range(5):
+        await doors.twilio("jadwal")
+    said = await doors.said()
+    assert [type(event) for event in said] == [DutyPageAsked] * 3
+    assert {(event.data.phone, event.subject) for event in said} == {(SITI, UUID(int=1))}
+    assert len(await doors.kept()) == 5
+    assert await doors.written() == []
 
 
 async def test_whoever_has_no_offer_is_told_so(doors: Doors) -> None:

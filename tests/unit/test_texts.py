@@ -275,7 +275,7 @@ def test_every_reply_fits_into_one_sms_segment(language: str, verdict: str) -> N
 def test_a_word_of_the_future_gets_a_sentence_of_its_own(language: str) -> None:
     words = texts.words_of(language)
     for table, entries in words.items():
-        if isinstance(entries, dict) and table != "subjects":
+        if isinstance(entries, dict) and table not in ("subjects", "weekdays", "months"):
             assert entries["other"]
     volunteer = offered_volunteer(language=language)
     judged = answer_judged("sing", "of_the_future", volunteer=volunteer).data
@@ -429,7 +429,8 @@ def test_every_text_fits_its_segments_with_the_longest_that_may_stand_in_it() ->
             values.pop("language")
             for about, written in all_texts(**values):
                 assert is_gsm(written.short_text), about
-                assert segments(written.short_text) == 1, about
+                purpose = PURPOSES[about.partition(" ")[0]]
+                assert segments(written.short_text) <= purpose.segments, about
                 assert written.subject == written.subject.strip() != "", about
                 assert len(written.subject.splitlines()) == 1, about
                 for text in (written.short_text, written.subject, written.long_text):
