@@ -36,6 +36,7 @@ from shared.events import (
     CaseEscalated,
     CaseProgressed,
     CaseReported,
+    CasesHeld,
     ClosedOffer,
     Coordinator,
     DutyAnswered,
@@ -43,6 +44,7 @@ from shared.events import (
     EscalatedCase,
     Event,
     GivenAnswer,
+    HeldCases,
     JudgedAnswer,
     MadeOffer,
     OffDutyVolunteer,
@@ -263,6 +265,18 @@ def _internal_story() -> dict[type[Event[Any]], tuple[Any, str]]:
         OfferUnreachable: (
             UnreachableOffer(offer_id=_OFFER.offer_id, reason="no_channel_left"),
             "2026-07-15T02:12:09.304000+00:00",
+        ),
+        CasesHeld: (
+            HeldCases(
+                district_name="Bangka Tengah",
+                cases=37,
+                urgent=4,
+                reasons=["too_many_from_one_address"],
+                look_by=datetime.fromisoformat("2026-07-15T02:25:00.000000+00:00"),
+                utc_offset_minutes=420,
+                coordinators=[Coordinator(name="Piket Dinas Sosial", phone="+6289000000201")],
+            ),
+            "2026-07-15T02:15:00.200000+00:00",
         ),
         CaseProgressed: (progressed, "2026-07-15T02:13:20.950000+00:00"),
     }

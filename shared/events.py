@@ -291,6 +291,30 @@ class CaseEscalated(Event[EscalatedCase]):
     type: Literal["id.jangkau.case.escalated.v1"] = "id.jangkau.case.escalated.v1"
 
 
+class HeldCases(Contract):
+    """Cases of a district that wait for the duty officer. Internal: names coordinators."""
+
+    district_name: str
+    cases: int = Field(ge=1)
+    urgent: int = Field(ge=0, description="how many of them")
+    reasons: list[Annotated[Word, Field(json_schema_extra={"enum": list(REVIEWS)})]] = Field(
+        max_length=20
+    )
+    look_by: Moment = Field(description="when the search begins by itself, for the first of them")
+    utc_offset_minutes: int = Field(description="of the district, for times in messages")
+    coordinators: list[Coordinator]
+
+
+class CasesHeld(Event[HeldCases]):
+    """Too many reports came at once: a coordinator looks before volunteers are asked.
+
+    One event tells of all that wait. The subject stands for the district.
+    """
+
+    source_service = "assignment"
+    type: Literal["id.jangkau.cases.held.v1"] = "id.jangkau.cases.held.v1"
+
+
 class GivenAnswer(Contract):
     """What a volunteer answered. Internal: the words may say anything."""
 
@@ -572,6 +596,7 @@ class PublicCase(Contract):
                 "obstacle",
                 "no_news_after_arrival",
                 "assigned_unreachable",
+                *REVIEWS,
             ]
         },
     )
@@ -604,7 +629,8 @@ class PublicCaseWaiting(Event[PublicCase]):
 
 
 class PublicCaseEscalated(Event[PublicCase]):
-    """A coordinator has been told, and why; the search goes on."""
+    """A coordinator has been told, and why; the search goes on. Not yet where too many reports
+    came at once: then the coordinator looks first."""
 
     source_service = "assignment"
     type: Literal["id.jangkau.public.case.escalated.v1"] = "id.jangkau.public.case.escalated.v1"

@@ -13,11 +13,13 @@ from shared.events import (
     CaseEscalated,
     CaseProgressed,
     CaseReported,
+    CasesHeld,
     ClosedOffer,
     Coordinator,
     EscalatedCase,
     Event,
     GivenAnswer,
+    HeldCases,
     JudgedAnswer,
     MadeOffer,
     OfferAnswered,
@@ -243,6 +245,24 @@ def asked_volunteer(**values: Any) -> AskedVolunteer:
         **values,
     }
     return AskedVolunteer.model_validate(data)
+
+
+def cases_held(**values: Any) -> CasesHeld:
+    """Reports that a duty officer is to look at, as of now."""
+    data = {
+        "district_name": "Bangka Tengah",
+        "cases": 37,
+        "urgent": 4,
+        "reasons": ["too_many_from_one_address"],
+        "look_by": NOON + timedelta(minutes=10),
+        "utc_offset_minutes": 420,
+        "coordinators": [coordinator()],
+        **values,
+    }
+    made: CasesHeld = _event(
+        CasesHeld, HeldCases.model_validate(data), case_id=None, drill=False, time=datetime.now(UTC)
+    )
+    return made
 
 
 def case_escalated(

@@ -25,6 +25,11 @@ OVERDUE = Gauge(
     "jangkau_overdue_cases",
     "Cases whose moment passed 30 s ago and more. Any: the sweep is behind, or fails on them.",
 )
+HELD_BACK = Gauge(
+    "jangkau_held_cases",
+    "Cases that wait for the duty officer, as too many came at once. A rise: a flood, or a "
+    "disaster.",
+)
 
 
 def compose(settings: AssignmentSettings | None = None) -> Service:
@@ -96,3 +101,7 @@ async def measure_cases(session: AsyncSession) -> None:
     unserved = [row.oldest or 0 for row in rows if row.state in ("waiting", "escalated")]
     OLDEST_WAITING.set(max(unserved, default=0))
     OVERDUE.set(sum(row.overdue for row in rows))
+    (waiting,) = await execute(
+        session, sql("SELECT count(*) AS n FROM held_cases WHERE begun_at IS NULL")
+    )
+    HELD_BACK.set(waiting.n)

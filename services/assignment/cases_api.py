@@ -102,7 +102,10 @@ def router(
 
     @api.post("/{code}/release")
     async def release(code: Code, wanted: Act) -> CaseState:
-        """Take the case back from whoever has it, who is told; others are asked at once."""
+        """Take the case back from whoever has it, who is told; others are asked at once.
+
+        A case that was held back for the duty officer is let into the search.
+        """
         return await act(coordination.release, code, wanted)
 
     @api.post("/{code}/close")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.assignment import loop, transitions
+from services.assignment import held, loop, transitions
 from services.assignment.turn import HELD, OPEN, Asked, Case, Turn
 from shared import codes
 from shared.database import column, execute, sql
@@ -115,6 +115,7 @@ async def assign(
     else:
         offer = await _claimed(session, turn, case, act, before)
     offer.assigned_by = act.by
+    await held.forget(session, case)
     transitions.accept(turn, case, offer, who=act.by, why=act.why)
     made = loop.made_offer(turn, case, offer).model_copy(update={"reporter": case.reporter})
     turn.say(OfferAssigned, case, made)
@@ -235,17 +236,22 @@ async def _named(
 async def release(
     session: AsyncSession, code: str, act: Act, *, districts: Mapping[str, District]
 ) -> Case:
-    """Take the case back from whoever has it, who is told; the search begins again.
+    """Let the search begin: of a case that was held back; or again, of one that is taken back from
+    whoever has it, who is told.
 
     Raises:
         Refused: no such case, or nobody has it.
     """
     turn, case = await _turn(session, code, districts=districts)
-    if not turn.offers_of(case, *HELD):
+    if not case.held and not turn.offers_of(case, *HELD):
         raise Refused(f"Nobody has case {case.code}: it is {case.state}.")
     await turn.hold(session)
-    _take_back(turn, case, act)
-    transitions.reopen(turn, case)
+    await held.forget(session, case)
+    if case.held:
+        held.let_in(turn, case, who=act.by, why=act.why)
+    else:
+        _take_back(turn, case, act)
+        transitions.reopen(turn, case)
     await loop.seek(session, turn)
     await turn.write(session)
     return case
@@ -262,6 +268,7 @@ async def close(
     turn, case = await _turn(session, code, districts=districts)
     _still_open(case)
     await turn.hold(session)
+    await held.forget(session, case)
     transitions.close(turn, case, act.outcome, who=act.by, why=act.why)
     await turn.write(session)
     return case

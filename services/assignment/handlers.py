@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import Counter
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.assignment import answers, duty, loop, openings, reach
+from services.assignment import answers, duty, held, loop, openings, reach
 from services.assignment.answers import Heard
 from services.assignment.leave import DutyLink
 from shared.consume import Handler
@@ -77,6 +77,7 @@ class Sweep:
             turns.beat()
             self._wake.clear()
             await self.look_at_volunteers()
+            await self.look_at_held()
             if await self.look_at_cases() < loop.SWEEP_SIZE:
                 try:
                     async with asyncio.timeout(self.every_s):
@@ -92,6 +93,13 @@ class Sweep:
         # On its own: it waits for cases, and must hold no volunteer meanwhile.
         async with self.database.transaction() as session:
             await loop.wake(session, districts=self.districts)
+
+    async def look_at_held(self) -> None:
+        """Tell coordinators of what is held back, and search for what they have not looked at."""
+        async with self.database.transaction() as session:
+            await held.tell(session, districts=self.districts)
+        async with self.database.transaction() as session:
+            await loop.begin_overlooked(session, districts=self.districts)
 
     async def look_at_cases(self) -> int:
         """Act on the cases whose moment has come, one by one if all together fail; returns how

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.assignment import matching, search, transitions
+from services.assignment import held, matching, search, transitions
 from services.assignment.search import Claimed, Match, Need
 from services.assignment.turn import (
     HELD,
@@ -65,8 +65,13 @@ async def open_cases(
     if not cases:
         return
     turn = Turn(cases[0].changed_at, districts, {case.id: case for case in cases})
+    reviews = {report.subject: report.data.review for report in reports if report.data.review}
     for case in cases:
-        begin(turn, case)
+        if case.id in reviews:
+            held.hold_back(turn, case, reviews[case.id])
+        else:
+            begin(turn, case)
+    await held.keep(session, turn, (case for case in cases if case.held))
     await seek(session, turn)
     await turn.write(session)
 
@@ -200,6 +205,7 @@ def _need(turn: Turn, case: Case) -> Need:
         needed_trainings=needed.trainings if needed else (),
         # In a surge the least distance must not let anybody wait for ever.
         pressing=case.urgency == "urgent" or overdue,
+        behind=case.behind,
         latitude=case.latitude,
         longitude=case.longitude,
         reported_at=case.reported_at,
@@ -407,6 +413,28 @@ def _silent_holder(turn: Turn, case: Case) -> None:
         turn.escalate(case, "no_news_after_arrival")
         # And again, as long as nobody says how it ended.
         case.next_action_at = turn.moment + turn.district(case).policy.report_within
+
+
+# --- what nobody has looked at --------------------------------------------------------------------
+
+
+async def begin_overlooked(
+    session: AsyncSession, *, districts: Mapping[str, District]
+) -> list[UUID]:
+    """Begin the search for cases that were held back and that nobody has looked at in time, a few
+    at once; returns which they were. A transaction of its own: they are behind all others."""
+    cases = await held.overlooked(session, districts=districts)
+    if not cases:
+        return []
+    turn = await Turn.take(session, cases, districts=districts)
+    # A coordinator may have been faster.
+    begun = [turn.cases[id_] for id_ in cases if turn.cases[id_].held]
+    for case in begun:
+        held.let_in(turn, case)
+    await held.note_begun(session, begun)
+    await seek(session, turn)
+    await turn.write(session)
+    return [case.id for case in begun]
 
 
 # --- when somebody has become available -----------------------------------------------------------

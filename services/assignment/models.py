@@ -194,6 +194,45 @@ class Case(SQLModel, table=True):
     closed_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
 
 
+class HeldCase(SQLModel, table=True):
+    """A case that the duty officer looks at before volunteers are asked; gone when they have.
+
+    ``begun_at``: nobody has looked in time, and its search has begun behind all others.
+    """
+
+    __tablename__ = "held_cases"
+    __table_args__ = (
+        Index(
+            "held_cases_waiting",
+            "district",
+            text("urgent DESC"),
+            "look_by",
+            postgresql_where=text("begun_at IS NULL"),
+        ),
+        Index("held_cases_begun", "district", postgresql_where=text("begun_at IS NOT NULL")),
+        Index("held_cases_untold", "district", postgresql_where=text("NOT told")),
+    )
+
+    case_id: UUID = Field(primary_key=True, foreign_key="cases.id")
+    district: str = Field(sa_type=Text)
+    reason: str = Field(sa_type=Text)
+    urgent: bool
+    # Until then somebody is to look.
+    look_by: datetime = Field(sa_column=_moment())
+    # Whether the coordinators know of it.
+    told: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+    begun_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+
+
+class HeldTold(SQLModel, table=True):
+    """When the coordinators of a district were last told of what is held back."""
+
+    __tablename__ = "held_told"
+
+    district: str = Field(primary_key=True, sa_type=Text)
+    told_at: datetime = Field(sa_column=_moment())
+
+
 class ReporterRow(SQLModel, table=True):
     """Who reported a case, if they left a contact; deleted when it is closed. Personal data.
 
@@ -348,4 +387,16 @@ class Opening(SQLModel, table=True):
 
 
 # What the migrations of this service are checked against.
-TABLES = (Volunteer, Case, ReporterRow, Offer, AnswerRow, Ping, LogLine, Opening, *SPINE_TABLES)
+TABLES = (
+    Volunteer,
+    Case,
+    HeldCase,
+    HeldTold,
+    ReporterRow,
+    Offer,
+    AnswerRow,
+    Ping,
+    LogLine,
+    Opening,
+    *SPINE_TABLES,
+)

@@ -59,7 +59,8 @@ class Need:
     """A case that wants ``wanted`` more volunteers to be asked now.
 
     ``stage`` is its place in ``stages``, ``asked`` how many were asked there, ``quota`` after how
-    many the stage is exhausted. ``pressing`` cases choose first. ``passed`` cannot be asked again.
+    many the stage is exhausted. ``pressing`` cases choose first, those ``behind`` get what all
+    others have left. ``passed`` cannot be asked again.
     """
 
     case_id: UUID
@@ -82,6 +83,7 @@ class Need:
     recent: timedelta = timedelta(days=14)
     passed: frozenset[UUID] = frozenset()
     looks: int = 0
+    behind: bool = False
 
     @property
     def candidates(self) -> int:
@@ -223,9 +225,17 @@ def choose(
     """
     ordered = sorted(needs, key=lambda n: (not n.pressing, n.reported_at, n.case_id))
     free = _free_places(ordered, candidates)
-    if is_surge(ordered, candidates):
-        return _least_distance(ordered, candidates, free)
-    return _best_first(ordered, candidates, free)
+    chosen: dict[UUID, list[Choice]] = {}
+    # Those behind are no surge to the others, and take nothing that they could have had.
+    for group in in_front(ordered), [need for need in ordered if need.behind]:
+        choice = _least_distance if is_surge(group, candidates) else _best_first
+        chosen |= choice(group, candidates, free)
+    return chosen
+
+
+def in_front(needs: Iterable[Need]) -> list[Need]:
+    """The needs that are not behind all others."""
+    return [need for need in needs if not need.behind]
 
 
 def is_surge(needs: Sequence[Need], candidates: Mapping[UUID, Sequence[Candidate]]) -> bool:
@@ -367,7 +377,7 @@ async def find(needs: Sequence[Need], *, look: Look, claim: Claim) -> dict[UUID,
         for id_, need in wanting.items():
             wanting[id_], usable[id_] = narrow(need, found[id_].candidates)
         ready = [_within_its_round(need) for id_, need in wanting.items() if usable[id_]]
-        surge = is_surge(ready, usable)
+        surge = is_surge(in_front(ready), usable)
         chosen = choose(ready, usable)
         counts = Counter(one.candidate.volunteer.id for all_ in chosen.values() for one in all_)
         codes = await claim(counts) if counts else {}

@@ -257,6 +257,9 @@ async def _names(session: AsyncSession, reasons: Sequence[Mapping[str, Any]]) ->
 # --- in words -------------------------------------------------------------------------------------
 
 REASONS = {
+    "too_many_from_one_address": "very many reports came from one address",
+    "too_many_for_one_contact": "very many reports name the same contact",
+    "too_many_in_the_district": "very many reports came at once",
     "nobody_left_to_ask": "nobody is left to ask",
     "nobody_accepted_in_time": "nobody accepted in time",
     "obstacle": "the volunteer met an obstacle",
@@ -481,6 +484,11 @@ def _escalated(story: Story, line: StoryLine, zone: ZoneInfo) -> str:
     return f"Escalated to the coordinators: {REASONS.get(reason) or plain(reason)}"
 
 
+def _held(story: Story, line: StoryLine, zone: ZoneInfo) -> str:
+    reason = line.why or ""
+    return f"Held back for the duty officer: {REASONS.get(reason) or plain(reason)}"
+
+
 def _waiting(story: Story, line: StoryLine, zone: ZoneInfo) -> str:
     reason = line.why or ""
     return f"Nobody can be asked now: {WAITING_FOR.get(reason) or plain(reason)}"
@@ -526,6 +534,9 @@ SENTENCES: Mapping[str, Sentence] = {
     "handed_back": _says("{volunteer} handed the case back{why}"),
     "lapsed": _says("{volunteer} did not arrive in time: the case is theirs no longer"),
     "escalated": _escalated,
+    "held": _held,
+    "let_in": _says("Let into the search{by}{why}"),
+    "not_looked_at": _says("The duty officer did not look in time: the search begins"),
     "released": _says("Taken back from {volunteer}{by}{why}"),
     "note": _says("Note{by}{why}"),
     "closed": _closed,

@@ -87,6 +87,10 @@ class Case:
     # Of the table `reporters`: for whoever has the case and for nobody else.
     reporter: Reporter | None = field(default=None, repr=False)
     told_of_help: bool = False
+    # Of the table `held_cases`: it waits for the duty officer; or its search has begun without
+    # one, and everybody else's comes first.
+    held: bool = False
+    behind: bool = False
 
 
 @dataclass
@@ -164,10 +168,12 @@ class Turn:
             )  # fmt: skip
             turn.add(offer)
         # Read after the cases were locked, or another's change of a moment ago would be missed.
-        for row in await execute(session, _REPORTERS, {"ids": list(turn.cases)}):
+        for row in await execute(session, _BESIDE, {"ids": list(turn.cases)}):
             case = turn.cases[row.case_id]
-            case.reporter = Reporter.model_validate(row.contact)
-            case.told_of_help = row.told_of_help
+            if row.contact is not None:
+                case.reporter = Reporter.model_validate(row.contact)
+                case.told_of_help = row.told_of_help
+            case.held, case.behind = row.held, row.behind
         return turn
 
     def add(self, offer: Asked) -> None:
@@ -417,8 +423,12 @@ _OFFERS = sql("""
     FROM offers o JOIN volunteers v ON v.id = o.volunteer_id
     WHERE o.case_id = ANY (CAST(:ids AS uuid[]))
 """)
-_REPORTERS = sql("""
-    SELECT case_id, contact, told_of_help FROM reporters WHERE case_id = ANY (CAST(:ids AS uuid[]))
+_BESIDE = sql("""
+    SELECT case_id, r.contact, r.told_of_help,
+           h.look_by IS NOT NULL AND h.begun_at IS NULL AS held, h.begun_at IS NOT NULL AS behind
+    FROM (SELECT * FROM reporters WHERE case_id = ANY (CAST(:ids AS uuid[]))) AS r
+    FULL JOIN (SELECT * FROM held_cases WHERE case_id = ANY (CAST(:ids AS uuid[]))) AS h
+         USING (case_id)
 """)
 _TOLD_OF_HELP = sql("""
     UPDATE reporters SET told_of_help = true WHERE case_id = ANY (CAST(:ids AS uuid[]))

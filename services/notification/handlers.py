@@ -18,6 +18,7 @@ from shared.events import (
     CaseEscalated,
     CaseProgressed,
     CaseReported,
+    CasesHeld,
     DutyAnswered,
     Event,
     OfferAssigned,
@@ -32,7 +33,7 @@ KINDS: tuple[tuple[type[Event[Any]], ...], ...] = (
     (AnswerJudged,),
     (OfferClosed,),
     (OfferMade, OfferAssigned, VolunteerPinged),
-    (CaseEscalated, CaseProgressed, DutyAnswered),
+    (CaseEscalated, CasesHeld, CaseProgressed, DutyAnswered),
 )
 RANK = {kind: rank for rank, kinds in enumerate(KINDS) for kind in kinds}
 
@@ -76,6 +77,7 @@ def on_assignment_offers(office: Office) -> Handler:
             await _closed(session, [e for e in wave if isinstance(e, OfferClosed)], office)
             await _asked(session, [e for e in wave if isinstance(e, asked.ASKING)], office)
             await _escalated(session, [e for e in wave if isinstance(e, CaseEscalated)], office)
+            await _held(session, [e for e in wave if isinstance(e, CasesHeld)], office)
             await _progressed(session, [e for e in wave if isinstance(e, CaseProgressed)], office)
             await _on_duty(session, [e for e in wave if isinstance(e, DutyAnswered)], office)
 
@@ -150,6 +152,11 @@ async def _escalated(
 ) -> None:
     """One message to each coordinator."""
     await office.send(session, list(chain.from_iterable(map(letters.escalations, events))))
+
+
+async def _held(session: AsyncSession, events: Sequence[CasesHeld], office: Office) -> None:
+    """One message to each duty officer, however many reports there are."""
+    await office.send(session, list(chain.from_iterable(map(letters.held, events))))
 
 
 async def _progressed(

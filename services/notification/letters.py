@@ -15,6 +15,7 @@ from shared.events import (
     CaseEscalated,
     CaseProgressed,
     CaseReported,
+    CasesHeld,
     Coordinator,
     DutyAnswered,
     Event,
@@ -247,6 +248,17 @@ def escalations(escalated: CaseEscalated) -> Iterator[Letter]:
             purpose="escalation",
             written=texts.escalation(escalated.data, coordinator, drill=escalated.drill),
             reported_at=escalated.data.reported_at,
+        )
+
+
+def held(told: CasesHeld) -> Iterator[Letter]:
+    """Ask the duty officers to look at what was held back."""
+    for coordinator in told.data.coordinators:
+        yield to_coordinator(
+            coordinator,
+            about=told,
+            purpose="held",
+            written=texts.held(told.data, coordinator, drill=told.drill),
         )
 
 

@@ -21,6 +21,7 @@ from shared.events import (
     ClosedOffer,
     Coordinator,
     EscalatedCase,
+    HeldCases,
     JudgedAnswer,
     MadeOffer,
     OfferedVolunteer,
@@ -282,6 +283,23 @@ def _budget(sample: Sample, _: str) -> Texts:
     return texts.budget(sample.district, 400, 500, _coordinator(sample), drill=sample.drill)
 
 
+def _ceiling(sample: Sample, _: str) -> Texts:
+    return texts.ceiling(sample.district, 5000, 5000, _coordinator(sample), drill=sample.drill)
+
+
+def _held(sample: Sample, _: str) -> Texts:
+    waiting = HeldCases(
+        district_name=sample.district,
+        cases=540,
+        urgent=120,
+        reasons=["too_many_from_one_address"],
+        look_by=_NOON + timedelta(minutes=10),
+        utc_offset_minutes=420,
+        coordinators=[],
+    )
+    return texts.held(waiting, _coordinator(sample), drill=sample.drill)
+
+
 def _words_in(contract: type[Any], field: str) -> tuple[str, ...]:
     return tuple(contract.model_json_schema()["properties"][field]["enum"])
 
@@ -346,6 +364,8 @@ PURPOSES: Mapping[str, Purpose] = {
         table="unreachable",
     ),
     "budget": Purpose("today's SMS are nearly spent", "note", _budget),
+    "ceiling": Purpose("no SMS goes out today any more", "note", _ceiling),
+    "held": Purpose("too many reports came at once", "note", _held),
 }
 
 

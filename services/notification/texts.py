@@ -27,6 +27,7 @@ from shared.events import (
     ClosedOffer,
     Coordinator,
     EscalatedCase,
+    HeldCases,
     JudgedAnswer,
     MadeOffer,
     Place,
@@ -476,15 +477,45 @@ def budget(
     district_name: str, used: int, budget: int, coordinator: Coordinator, *, drill: bool = False
 ) -> Texts:
     """The texts that warn a coordinator that today's SMS, in segments, are nearly spent."""
+    values = {"used": str(used), "budget": str(budget)}
+    return _of_district("budget", district_name, values, coordinator, drill=drill)
+
+
+def ceiling(
+    district_name: str, used: int, most: int, coordinator: Coordinator, *, drill: bool = False
+) -> Texts:
+    """The texts that tell a coordinator that no SMS goes out today any more, urgent or not."""
+    values = {"used": str(used), "most": str(most)}
+    return _of_district("ceiling", district_name, values, coordinator, drill=drill)
+
+
+def held(waiting: HeldCases, coordinator: Coordinator, *, drill: bool = False) -> Texts:
+    """The texts that ask the duty officer to look at reports of which too many came at once."""
     words = words_of(coordinator.language)
-    values = {"district": one_line(district_name), "used": str(used), "budget": str(budget)}
-    whole = _note(
-        "budget", words["budget"], words, name=coordinator.name, values=values, drill=drill
-    )
+    values = {
+        "cases": str(waiting.cases),
+        "urgent": str(waiting.urgent),
+        "look_by": clock(waiting.look_by, waiting.utc_offset_minutes, words["clock"]),
+    }
+    return _of_district("held", waiting.district_name, values, coordinator, drill=drill)
+
+
+def _of_district(
+    purpose: str,
+    district_name: str,
+    values: Mapping[str, str],
+    coordinator: Coordinator,
+    *,
+    drill: bool,
+) -> Texts:
+    """One sentence about a district to a coordinator; in an SMS the name is cut to what fits."""
+    words = words_of(coordinator.language)
+    values = {**values, "district": one_line(district_name)}
+    whole = _note(purpose, words[purpose], words, name=coordinator.name, values=values, drill=drill)
 
     def short(district: str) -> str:
         changed = {**values, "district": district}
-        return _note("budget", words["budget"], words, values=changed, drill=drill).short_text
+        return _note(purpose, words[purpose], words, values=changed, drill=drill).short_text
 
     room = SEGMENT_SEPTETS - septets(short(""))
     return Texts(

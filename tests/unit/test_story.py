@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from services.assignment import story
 from services.assignment.story import CaseNow, Person, Story, StoryAnswer, StoryLine, StoryOffer
-from shared.events import EscalatedCase, JudgedAnswer, Outcome, PublicCase
+from shared.events import JudgedAnswer, Outcome, PublicCase
 from tests.factories import place
 
 ASSIGNMENT = Path(__file__).parents[2] / "services" / "assignment"
@@ -152,7 +152,7 @@ def test_every_word_of_the_log_has_its_sentence(word: str) -> None:
 @pytest.mark.parametrize(
     ("contract", "field", "words"),
     [
-        (EscalatedCase, "reason", story.REASONS),
+        (PublicCase, "escalated_for", story.REASONS),
         (PublicCase, "waiting_for", story.WAITING_FOR),
     ],
 )
