@@ -5,7 +5,7 @@ from alembic import op
 from shared.migrations import execute_all
 
 revision = "assignment_0040"
-down_revision = "assignment_0003"
+down_revision = "assignment_0020"
 
 
 def upgrade() -> None:
