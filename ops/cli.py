@@ -65,6 +65,7 @@ def serve(
     import importlib
 
     from pydantic import ValidationError
+    from rich.markup import escape
 
     from shared.districts import DistrictError
     from shared.service import serve as serve_service
@@ -74,7 +75,7 @@ def serve(
     try:
         composed = importlib.import_module(f"services.{service}.app").compose()
     except (ValidationError, DistrictError, CannotStart) as error:
-        raise fail(f"{service} cannot start: {told(error)}", code=2) from None
+        raise fail(escape(f"{service} cannot start: {told(error)}"), code=2) from None
     raise typer.Exit(serve_service(composed))
 
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import typer
 from rich.markup import escape
 
+from ops.known_districts import known_districts
 from ops.terminal import fail, out, run
 
 if TYPE_CHECKING:
@@ -121,13 +122,9 @@ def _ask(work: "Callable[[AsyncSession], Awaitable[T]]") -> "T":
 def _timezones(found: "Iterable[CaseNow]") -> dict[str, str]:
     """The time zone of each case's district."""
     from services.assignment.story import timezone_of
-    from shared.districts import DistrictError, load_districts
     from shared.settings import Settings
 
-    try:
-        districts = load_districts(Settings().district_folders, villages=False)
-    except DistrictError as error:
-        raise fail(str(error)) from None
+    districts = known_districts(Settings().district_folders, villages=False)
     return {case.district: timezone_of(case, districts) for case in found}
 
 

@@ -128,7 +128,7 @@ def show_reach(
     from ops.cli_volunteers import districts_of, transaction
     from services.assignment import reach
 
-    async def work() -> "tuple[list[Reach], dict[str, District]]":
+    async def work() -> "tuple[list[Reach], Mapping[str, District]]":
         districts = districts_of(one=district, villages=False)
         async with transaction() as session:
             return await reach.newest(session, district=district), districts

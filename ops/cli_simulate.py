@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from ops.known_districts import known_districts
 from ops.terminal import err, fail, out, run
 
 if TYPE_CHECKING:
@@ -216,17 +217,16 @@ def read_scenario(
         BrokenReports, BrokenFile, DistrictError: a file that cannot be used, with the line.
     """
     from ops.synthetic import BrokenReports, make_district, read_reports
-    from shared.districts import load_districts
 
     planned = read_reports(file)
     folders = _folders()
-    districts = load_districts(folders)
+    districts = known_districts(folders)
     found, refused = locate(planned, districts)
     if not found:
         if not any("latitude" in report.body["place"] for report in planned):
             raise BrokenReports(f"{file.name}: {refused[0]}")
         volunteers = volunteers or make_district(planned, scratch)
-        folders, districts = [scratch], load_districts([scratch])
+        folders, districts = [scratch], known_districts([scratch])
         found, refused = locate(planned, districts)
     codes = sorted({report.place.district for report in found})
     if len(codes) > 1:
@@ -247,12 +247,10 @@ def invent_scenario(
         BrokenFile, DistrictError: the volunteers or the district cannot be used.
     """
     from ops.synthetic import generate_reports
-    from shared.districts import load_districts
 
     folders = _folders()
-    districts = load_districts(folders)
-    if district not in districts:
-        raise fail(f"There is no district {district}; known are {', '.join(districts)}.")
+    districts = known_districts(folders)
+    districts.of(district)
     scenario = _scenario(district, districts, folders, volunteers, {})
     spots = {
         row["village"] or row["id"]: row
@@ -289,7 +287,14 @@ def _scenario(
     *,
     refused: Sequence[str] = (),
 ) -> Scenario:
-    homes = {path.name: path for folder in folders for path in folder.iterdir() if path.is_dir()}
+    homes = {
+        path.name: path
+        # Of two folders of one district the first counts.
+        for folder in reversed(folders)
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.is_dir()
+    }
     people = read_volunteers(volunteers or homes[code] / "volunteers.csv", code, districts)
     for neighbour in sorted(set(districts) - {code}):
         # Those whom a policy may ask at last; without a file there is nobody.
@@ -359,7 +364,7 @@ def read_policies(files: Sequence[Path], scenario: Scenario) -> list[PolicyFile]
     Raises:
         DistrictError: with every problem of the first file that has one, each with its line.
     """
-    from shared.districts import DistrictError
+    from shared.districts import DistrictError, refusal
     from shared.policy import parse_policy, problem
 
     names = _names(files)
@@ -376,7 +381,8 @@ def read_policies(files: Sequence[Path], scenario: Scenario) -> list[PolicyFile]
             subdistricts=set(scenario.district.subdistrict_by_code),
         )
         for number, code in enumerate(policy.neighbours):
-            if code not in scenario.districts:
+            # One that is refused has its people when it is mended.
+            if code not in scenario.districts and not refusal(scenario.districts, code):
                 sentence = f"{code} has no folder here, so nobody of it could be asked"
                 raise DistrictError(
                     problem(text, ("search", "neighbours", number), sentence, file=file)

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from ops import cli_pings
+from ops.known_districts import known_districts
 from ops.terminal import err, fail, out, run
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from services.assignment import volunteers
     from services.assignment.models import Volunteer
-    from shared.districts import District
+    from shared.districts import District, Districts
 
 # Heavy modules are imported where they are needed, so that every command answers at once.
 
@@ -46,15 +47,11 @@ async def transaction() -> "AsyncIterator[AsyncSession]":
         await database.close()
 
 
-def districts_of(*, villages: bool, one: str | None = None) -> "dict[str, District]":
+def districts_of(*, villages: bool, one: str | None = None) -> "Districts":
     """The known districts; ``one`` must be among them."""
-    from shared.districts import load_districts
     from shared.settings import Settings
 
-    districts = load_districts(Settings().district_folders, villages=villages)
-    if one is not None and one not in districts:
-        raise fail(f"There is no district {one}; known are {', '.join(districts)}.")
-    return districts
+    return known_districts(Settings().district_folders, villages=villages, one=one)
 
 
 @app.command("import")
@@ -160,7 +157,7 @@ def list_volunteers(
     from services.assignment import volunteers
     from services.assignment.api import ListedVolunteer
 
-    async def work() -> "tuple[list[Volunteer], dict[str, District]]":
+    async def work() -> "tuple[list[Volunteer], Mapping[str, District]]":
         districts = districts_of(villages=not as_json, one=district)
         async with transaction() as session:
             found = [each async for each in volunteers.every(session, district=district)]

@@ -22,7 +22,7 @@ from ops.people import HABITS, People
 from ops.synthetic import POLICY, PlannedReport, make_district, read_reports, short_times
 from services.assignment import volunteers
 from shared.database import is_transient
-from shared.districts import load_districts
+from shared.districts import Districts
 
 SAMPLE_DISTRICT = "19.04"
 SAMPLE = PROJECT / "districts" / SAMPLE_DISTRICT / "reports.csv"
@@ -137,8 +137,8 @@ async def observe(stack: Stack, progress: Progress) -> None:
 
 async def import_volunteers(stack: Stack, file: Path, code: str) -> int:
     """Bring a volunteers file into the running system; returns how many."""
-    districts = load_districts(stack.settings().district_folders)
-    district = districts[code]
+    districts = Districts(stack.settings().district_folders)
+    district = districts.of(code)
     content = await asyncio.to_thread(file.read_text, encoding="utf-8")
     rows = volunteers.read_csv(content, district=district, districts=districts)
     async with stack.database("assignment").transaction() as session:

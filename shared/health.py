@@ -70,6 +70,8 @@ class Health:
     checks: list[Callable[[], str | None]] = field(default_factory=list)
     # What needs a person while the process itself makes progress.
     notes: list[str] = field(default_factory=list)
+    # What a person has to mend although the process itself is well: a restart would not help.
+    notices: list[Callable[[], list[str]]] = field(default_factory=list)
 
     def loop(self, name: str, limit: timedelta) -> Loop:
         """Declare a loop that must keep turning."""
@@ -81,3 +83,7 @@ class Health:
         """What is wrong, in words; empty if the process makes progress."""
         found = [loop.problem for loop in self.loops] + [check() for check in self.checks]
         return [problem for problem in found if problem is not None]
+
+    def noticed(self) -> list[str]:
+        """What a person has to mend, in words; says nothing about being alive."""
+        return [sentence for notice in self.notices for sentence in notice()]

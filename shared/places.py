@@ -6,7 +6,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shared.districts import District, Subdistrict, Village, direction, name_keys
+from shared.districts import (
+    District,
+    Districts,
+    Subdistrict,
+    Village,
+    direction,
+    name_keys,
+    refusal,
+)
 
 EARTH_RADIUS_M = 6378168.0
 """The sphere of PostgreSQL's earthdistance (its SQL function `earth()`), in metres.
@@ -27,6 +35,14 @@ class PlaceError(Exception):
         super().__init__(message)
         self.field = field
         self.message = message
+
+
+class DistrictAway(PlaceError):
+    """The place is, or may be, in a district that cannot be used until its folder is mended."""
+
+
+class _NotFound(PlaceError):
+    """No known district has it, and nothing there is like it either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +107,52 @@ def resolve_place(
     the subdistrict, marked approximate. Villages and subdistricts are given by code or by name;
     blank texts count as not given. `district` (a code) narrows the search.
 
-    Raises `PlaceError` with the field and a sentence for the person who reports.
+    Raises `PlaceError` with the field and a sentence for the person who reports; `DistrictAway`
+    where a district that is refused now (see `Districts`) would know the place, or may.
     """
+    away = _away(districts)
+    said = (("district", district), ("subdistrict", subdistrict), ("village", village))
+    for field, given in said if away else ():
+        code = _dotted(given.strip()) if given and _CODE.fullmatch(given.strip()) else ""
+        if found := [one for one in away if code == one or code.startswith(f"{one}.")]:
+            raise DistrictAway(f"place.{field}", _cannot_now(found))
+    try:
+        return _resolved(
+            districts,
+            latitude=latitude,
+            longitude=longitude,
+            village=village,
+            subdistrict=subdistrict,
+            district=district,
+        )
+    except _NotFound as error:
+        if away and district is None:
+            raise DistrictAway(error.field, f"{error.message} {_cannot_now(away)}") from None
+        raise
+
+
+def _away(districts: Mapping[str, District]) -> list[str]:
+    """The codes of districts that have a folder and cannot be used now."""
+    codes = districts.refused if isinstance(districts, Districts) else ()
+    return [code for code in codes if _CODE.fullmatch(code) and refusal(districts, code)]
+
+
+def _cannot_now(codes: Sequence[str]) -> str:
+    return (
+        f"District {' and '.join(codes)} cannot take reports at the moment; please try again "
+        "later. If it is urgent, call 112 or the social agency."
+    )
+
+
+def _resolved(
+    districts: Mapping[str, District],
+    *,
+    latitude: float | None,
+    longitude: float | None,
+    village: str | None,
+    subdistrict: str | None,
+    district: str | None,
+) -> Place:
     among = _districts_among(districts, _text("place.district", district))
     point = _point(latitude, longitude)
     named = _named(
@@ -173,7 +233,7 @@ def _nearest(among: Iterable[District], point: tuple[float, float]) -> _Named:
         if best and best_square < nearest_square and _reaches(district, best, point):
             nearest, nearest_square = _Named(district, best), best_square
     if nearest is None:
-        raise PlaceError("place.latitude", _outside(among, point))
+        raise _NotFound("place.latitude", _outside(among, point))
     return nearest
 
 
@@ -256,7 +316,8 @@ def _named_subdistricts(among: Sequence[District], text: str) -> Sequence[_Named
         ]
         if found:
             return found
-    raise PlaceError("place.subdistrict", _unknown_subdistrict_name(among, text))
+    message, like = _unknown_subdistrict_name(among, text)
+    raise (PlaceError if like else _NotFound)("place.subdistrict", message)
 
 
 def _named_villages(among: Sequence[District], text: str) -> Sequence[_Named]:
@@ -278,7 +339,8 @@ def _named_villages(among: Sequence[District], text: str) -> Sequence[_Named]:
         ]
         if found:
             return found
-    raise PlaceError("place.village", _unknown_village_name(among, text))
+    message, like = _unknown_village_name(among, text)
+    raise (PlaceError if like else _NotFound)("place.village", message)
 
 
 def _village(district: District, village: Village) -> _Named:
@@ -350,17 +412,19 @@ def _unknown_subdistrict_code(among: Sequence[District], code: str) -> str:
     return f"Kecamatan {code} is not in a known district; {_known_districts(among)}."
 
 
-def _unknown_subdistrict_name(among: Sequence[District], text: str) -> str:
+def _unknown_subdistrict_name(among: Sequence[District], text: str) -> tuple[str, bool]:
+    """The sentence, and whether it names something that may be meant."""
     start = f"Kecamatan {_quoted(text)} is not known"
     for key in name_keys(text):
         for district in among:
             for village in district.villages_by_key.get(key, ()):
-                return f"{start}, but there is a village {_coded(village)}; give it as the village."
+                there = f"there is a village {_coded(village)}; give it as the village."
+                return f"{start}, but {there}", True
     near = _similar(text, [district.subdistricts_by_key for district in among])
     if near:
-        return f"{start}; {_did_you_mean(near)}"
+        return f"{start}; {_did_you_mean(near)}", True
     known = [subdistrict for district in among for subdistrict in district.subdistricts]
-    return f"{start}; known are {_listed(known)}." if known else f"{start}; none is known."
+    return f"{start}; known are {_listed(known)}." if known else f"{start}; none is known.", False
 
 
 def _unknown_village_code(among: Sequence[District], code: str) -> str:
@@ -383,21 +447,20 @@ def _unknown_village_code(among: Sequence[District], code: str) -> str:
     return f"Village {code} is not in a known district; {_known_districts(among)}."
 
 
-def _unknown_village_name(among: Sequence[District], text: str) -> str:
+def _unknown_village_name(among: Sequence[District], text: str) -> tuple[str, bool]:
+    """The sentence, and whether it names something that may be meant."""
     if not any(district.villages for district in among):
-        return _no_villages(among)
+        return _no_villages(among), False
     start = f"Village {_quoted(text)} is not known"
     for key in name_keys(text):
         for district in among:
             for found in district.subdistricts_by_key.get(key, ()):
-                return (
-                    f"{start}, but there is a Kecamatan {_coded(found)}; "
-                    "give it as the subdistrict."
-                )
+                there = f"there is a Kecamatan {_coded(found)}; give it as the subdistrict."
+                return f"{start}, but {there}", True
     near = _similar(text, [district.villages_by_key for district in among])
     if near:
-        return f"{start}; {_did_you_mean(near)}"
-    return f"{start} in {_names(among)}; give its subdistrict instead."
+        return f"{start}; {_did_you_mean(near)}", True
+    return f"{start} in {_names(among)}; give its subdistrict instead.", False
 
 
 def _no_villages(among: Sequence[District]) -> str:

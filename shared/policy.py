@@ -518,9 +518,13 @@ def parse_toml(
         DistrictError: with every problem of the file, a line each.
     """
     try:
-        return model.model_validate(tomllib.loads(text), context=dict(context or {}))
-    except tomllib.TOMLDecodeError as error:
+        written = tomllib.loads(text)
+    except ValueError as error:  # also a number of thousands of digits
         raise DistrictError(f"{file}: is not valid TOML: {error}") from None
+    except RecursionError:
+        raise DistrictError(f"{file}: is not valid TOML: its brackets are too deep") from None
+    try:
+        return model.model_validate(written, context=dict(context or {}))
     except ValidationError as error:
         problems = [problem(text, path, said, file=file) for path, said in _problems(error)]
         raise DistrictError("\n".join(problems)) from None

@@ -1,6 +1,7 @@
 """Keeps the districts of a running service as their folders say."""
 
 import asyncio
+from collections.abc import Mapping
 
 import structlog
 from prometheus_client import Gauge
@@ -12,7 +13,13 @@ log = structlog.get_logger("policy")
 
 POLICY_REFUSED = Gauge(
     "jangkau_policy_refused",
-    "1 while a district's folder holds a file that is refused; the one before stays in force.",
+    "1 while any district's folder holds a file that is refused.",
+)
+DISTRICT_REFUSED = Gauge(
+    "jangkau_district_refused",
+    "1 for a district whose folder is refused: with in_force=yes the one before still counts, with "
+    "no it is out of service until the folder is mended.",
+    ["district", "in_force"],
 )
 
 
@@ -25,13 +32,32 @@ class PolicyWatch:
         self.districts = districts
 
     async def run(self, turns: Loop) -> None:
-        """Look every few seconds, until cancelled; a broken file changes nothing and is told."""
+        """Look every few seconds, until cancelled; what is broken is told once, by district."""
+        told: dict[str, str] = {}
         while True:
             turns.beat()
-            before = self.districts.problem
             for code in await asyncio.to_thread(self.districts.reload):
                 log.info("policy.reloaded", district=code)
-            POLICY_REFUSED.set(self.districts.problem is not None)
-            if self.districts.problem and self.districts.problem != before:
-                log.error("policy.refused", problem=self.districts.problem)
+            told = self._tell(told)
             await asyncio.sleep(self.EVERY_S)
+
+    def _tell(self, told: Mapping[str, str]) -> dict[str, str]:
+        """Say what is new of what is refused; returns all of it."""
+        refused = dict(self.districts.refused)
+        DISTRICT_REFUSED.clear()
+        for code, problem in refused.items():
+            in_force = code in self.districts
+            DISTRICT_REFUSED.labels(code, "yes" if in_force else "no").set(1)
+            if told.get(code) != problem:
+                log.error("policy.refused", district=code, in_force=in_force, problem=problem)
+        POLICY_REFUSED.set(bool(refused))
+        return refused
+
+    def notices(self) -> list[str]:
+        """What a person has to mend, for `jangkau status`: a sentence for each broken district."""
+        return [
+            f"district {code} is refused, "
+            + ("and stays as it was before" if code in self.districts else "and out of service")
+            + f": {problem}"
+            for code, problem in self.districts.refused.items()
+        ]

@@ -26,8 +26,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from shared import dead_letters, errors, inbox, instances, outbox, set_aside, topics
 from shared.consume import Consumer, Handler
 from shared.database import Database, brief, execute, is_transient, sql
+from shared.districts import Districts
 from shared.health import Health, Loop
 from shared.kafka import Publisher, Subscriptions
+from shared.policy_watch import PolicyWatch
 from shared.settings import Settings
 from shared.telemetry import (
     DEAD_LETTERS,
@@ -101,6 +103,12 @@ class Service:
         self.consumers.append(consumer)
         self.health.checks.append(lambda: consumer.problem)
         return consumer
+
+    def keep_districts(self, districts: Districts) -> None:
+        """Read the districts' folders again when they change, and tell which are refused."""
+        watch = PolicyWatch(districts)
+        self.loop("policy", watch.run)
+        self.health.notices.append(watch.notices)
 
     def loop(self, name: str, work: Work, *, limit: timedelta | None = None) -> None:
         """Let ``work`` run for as long as the process; it beats its loop at every turn."""
@@ -283,7 +291,8 @@ class Service:
                     DEAD_LETTERS.labels(consumer.name).set(parked.get(consumer.name, 0))
                 for measure in self.measures:
                     await measure(session)
-                await instances.report(session, self._instance, self.health.problems())
+                wrong = [*self.health.problems(), *self.health.noticed()]
+                await instances.report(session, self._instance, wrong)
             await asyncio.sleep(REPORT_EVERY.total_seconds())
 
     async def _take_up(self, loop: Loop) -> None:

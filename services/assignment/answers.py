@@ -15,7 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from services.assignment import leave, loop, reach, transitions
 from services.assignment.turn import HELD, OPEN, UNREACHABLE_PAUSE, Asked, Case, Turn
 from shared.database import execute, sql
-from shared.districts import District
+from shared.districts import District, why_not
 from shared.events import (
     NOT_SENT,
     AnswerJudged,
@@ -52,9 +52,7 @@ async def take_answers(
     turn = await Turn.take(session, cases, districts=districts)
     for case in turn.cases.values():
         if case.district not in districts:
-            raise loop.UnknownDistrict(
-                f"District {case.district} has no folder here; put it back, then replay."
-            )
+            raise loop.UnknownDistrict(why_not(districts, case.district))
     if signs or on_duty:
         # Before any volunteer is locked, and at once with those whom the cases concern.
         homes = {row.district for rows in who.values() for row in rows}

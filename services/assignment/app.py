@@ -12,7 +12,6 @@ from services.assignment.turn import OPEN_STATES
 from shared import topics
 from shared.database import execute, sql
 from shared.districts import Districts
-from shared.policy_watch import PolicyWatch
 from shared.service import Service
 
 CASES = Gauge("jangkau_cases", "Open cases by state, without drills.", ["state"])
@@ -69,7 +68,7 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
         service.database, districts=districts, hears=lambda: answered.hears
     )
     service.loop("reachability", reachability.run)
-    service.loop("policy", PolicyWatch(districts).run)
+    service.keep_districts(districts)
     service.measures = [measure_cases]
     return service
 

@@ -18,7 +18,7 @@ from services.assignment import held, loop, transitions
 from services.assignment.turn import HELD, OPEN, Asked, Case, Turn
 from shared import codes
 from shared.database import column, execute, sql
-from shared.districts import District
+from shared.districts import District, why_not
 from shared.events import OfferAssigned, OfferedVolunteer
 from shared.words import Line, Sentences
 
@@ -81,7 +81,7 @@ async def _turn(
         raise Refused(f"There is no case {code}.", missing=True)
     (case,) = turn.cases.values()
     if case.district not in districts:
-        raise Refused(f"District {case.district} has no folder here.")
+        raise Refused(why_not(districts, case.district))
     return turn, case
 
 

@@ -28,7 +28,7 @@ from services.assignment.turn import (
 )
 from shared import codes
 from shared.database import column, execute, sql
-from shared.districts import District
+from shared.districts import District, why_not
 from shared.events import (
     CaseReported,
     MadeOffer,
@@ -43,7 +43,7 @@ SWEEP_SIZE = 200
 
 
 class UnknownDistrict(LookupError):
-    """A case of a district that has no folder here."""
+    """A case of a district that has no folder here, or whose folder is refused now."""
 
 
 # --- opening --------------------------------------------------------------------------------------
@@ -59,8 +59,7 @@ async def open_cases(
     """
     for report in reports:
         if report.district not in districts:
-            known = ", ".join(districts)
-            raise UnknownDistrict(f"District {report.district} is not known; known are {known}.")
+            raise UnknownDistrict(why_not(districts, report.district))
     cases = await _insert_cases(session, reports)
     if not cases:
         return

@@ -19,7 +19,7 @@ from services.assignment import duty, openings
 from services.assignment.loop import UnknownDistrict
 from shared import codes, outbox
 from shared.database import Row, column, execute, now, sql
-from shared.districts import District
+from shared.districts import District, why_not
 from shared.events import (
     NOT_SENT,
     OfferedVolunteer,
@@ -317,9 +317,7 @@ async def _stopped(
     }
     for row in await execute(session, _STOPPED, values):
         if row.district not in districts:
-            raise UnknownDistrict(
-                f"District {row.district} has no folder here; put it back, then replay."
-            )
+            raise UnknownDistrict(why_not(districts, row.district))
         timezones = {row.district: districts[row.district].timezone}
         await duty.recompute(session, [said.volunteer_id], timezones=timezones)
         (after,) = await execute(session, _AVAILABLE, {"volunteer": said.volunteer_id})

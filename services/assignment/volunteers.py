@@ -28,7 +28,7 @@ from services.assignment import duty, matching, openings
 from services.assignment.models import Case, Offer, Volunteer
 from shared.contacts import Email, Phone
 from shared.database import Row, Statement, execute, now, sql
-from shared.districts import District
+from shared.districts import District, why_not
 from shared.events import Category, Role
 from shared.places import PlaceError, resolve_place
 from shared.words import Line
@@ -462,10 +462,7 @@ def district_of(volunteer: Volunteer, districts: Mapping[str, District]) -> Dist
         UnknownDistrict: it has no folder here.
     """
     if volunteer.district not in districts:
-        known = ", ".join(districts) or "none"
-        raise UnknownDistrict(
-            f"District {volunteer.district} is not known here; known are {known}."
-        )
+        raise UnknownDistrict(why_not(districts, volunteer.district))
     return districts[volunteer.district]
 
 

@@ -19,7 +19,7 @@ from shared.agency import signed_in
 from shared.database import Database
 from shared.districts import District
 from shared.errors import Problem, refusals
-from shared.places import PlaceError
+from shared.places import DistrictAway, PlaceError
 from shared.tracing import traceparent_of
 
 
@@ -119,6 +119,8 @@ def router(
                 idempotency_key=idempotency_key,
                 traceparent=traceparent_of(traceparent),
             )
+        except DistrictAway as error:
+            raise Problem(503, error.message, errors=[(error.field, error.message)]) from error
         except PlaceError as error:
             raise Problem(422, error.message, errors=[(error.field, error.message)]) from error
         except KeyUsedForAnotherReport as error:

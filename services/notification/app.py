@@ -19,12 +19,11 @@ from services.notification.delivery import Delivery
 from services.notification.handlers import Office
 from services.notification.inbound import forget
 from services.notification.links import respond_link
-from services.notification.routes import Routes, check_policies
+from services.notification.routes import Routes, policy_problem
 from services.notification.settings import NotificationSettings
 from shared import topics
 from shared.database import Database, execute, sql
 from shared.districts import Districts
-from shared.policy_watch import PolicyWatch
 from shared.service import Service
 
 STATES = (
@@ -37,7 +36,7 @@ def compose(settings: NotificationSettings | None = None) -> Service:
     """The whole service on one screen.
 
     Raises:
-        DistrictError: a district names a channel that this installation does not have.
+        DistrictError: no district can be used here.
         BrokenTexts: a text cannot be written, which is found out now and not at night.
     """
     settings = settings or NotificationSettings()
@@ -52,7 +51,7 @@ def compose(settings: NotificationSettings | None = None) -> Service:
     office = make_office(settings, service.database)
     service.consume(topics.INTAKE_CASES, handlers.on_intake_cases(office))
     service.consume(topics.ASSIGNMENT_OFFERS, handlers.on_assignment_offers(office))
-    service.loop("policy", PolicyWatch(office.districts).run)
+    service.keep_districts(office.districts)
     for channel in office.routes.channels:
         delivery = make_delivery(settings, service.database, channel, office.routes)
         service.loop(f"deliver-{channel.name}", delivery.run)
@@ -77,14 +76,14 @@ def make_office(settings: NotificationSettings, database: Database) -> Office:
     """How people are reached here, and where they answer.
 
     Raises:
-        DistrictError: a district names a channel that this installation does not have, or has a
-            budget for one that costs nothing.
+        DistrictError: no district can be used here. One alone that cannot be, as it names a channel
+            that there is not or has a budget for one that costs nothing, is refused by itself.
     """
     channels = make_channels(settings, database)
     districts = Districts(
         settings.district_folders,
         villages=False,
-        check=lambda fresh: check_policies(Routes(channels, fresh)),
+        check=partial(policy_problem, channels),
     )
     routes = Routes(channels, districts)
     return Office(routes, partial(_link, settings), districts)

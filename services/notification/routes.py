@@ -8,7 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.notification.channels import Channel
 from shared.database import execute, sql
-from shared.districts import District, DistrictError
+from shared.districts import District
 from shared.policy import Messages
 
 # The channels by which somebody was called for a message ``m``, whatever came of it.
@@ -83,31 +83,30 @@ def is_paid(channel: Channel) -> bool:
     return channel.kind == "sms" and channel.cost_per_segment > 0
 
 
-def check_policies(routes: Routes) -> None:
-    """Whether this installation can do what its districts' policies say.
+def policy_problem(channels: Sequence[Channel], district: District) -> str | None:
+    """Why this installation cannot do what a district's policy says; None if it can.
 
-    Raises:
-        DistrictError: a district names a channel that there is not, or has a budget for one that
-            costs nothing and would not count.
+    Refused are channels that there are not, and a budget for one that costs nothing and would not
+    count.
     """
-    known = [channel.name for channel in routes.channels]
+    code, messages = district.code, district.policy.messages
+    known = [channel.name for channel in channels]
+    if missing := [name for name in messages.channels if name not in known]:
+        return (
+            f"policy.toml of {code} names the channels {', '.join(missing)}; this installation "
+            f"has {', '.join(known)} (JANGKAU_CHANNELS)"
+        )
     free = [
         channel.name
-        for channel in routes.channels
+        for channel in channels
         if channel.kind == "sms" and channel.name != "sandbox" and not is_paid(channel)
     ]
-    for code, district in routes.districts.items():
-        messages = district.policy.messages
-        if missing := [name for name in messages.channels if name not in known]:
-            raise DistrictError(
-                f"policy.toml of {code} names the channels {', '.join(missing)}; this installation "
-                f"has {', '.join(known)} (JANGKAU_CHANNELS)"
-            )
-        if messages.sms_a_day is not None and free:
-            raise DistrictError(
-                f"policy.toml of {code} has a budget (sms_a_day), but the channel {free[0]} costs "
-                f"nothing and would not count: set JANGKAU_{free[0].upper()}_COST_PER_SEGMENT"
-            )
+    if messages.sms_a_day is not None and free:
+        return (
+            f"policy.toml of {code} has a budget (sms_a_day), but the channel {free[0]} costs "
+            f"nothing and would not count: set JANGKAU_{free[0].upper()}_COST_PER_SEGMENT"
+        )
+    return None
 
 
 async def stopped(session: AsyncSession, addresses: Iterable[str | None]) -> set[tuple[str, str]]:

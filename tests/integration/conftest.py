@@ -1,7 +1,7 @@
 """What the integration tests share."""
 
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -64,11 +64,14 @@ def open_door(service: Service) -> Door:
 def districts_are_read_once(districts: dict[str, District]) -> Iterator[None]:
     """Reading the villages of the whole country takes half a second each time."""
 
-    def loaded(_folders: Any) -> dict[str, District]:
-        return districts
+    def filled(found: Mapping[str, District]) -> dict[str, District]:
+        return {
+            code: replace(one, villages=districts[code].villages if code in districts else ())
+            for code, one in found.items()
+        }
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("services.intake.app.Districts", loaded)
+        patch.setattr("shared.districts._with_villages", filled)
         yield
 
 

@@ -554,7 +554,7 @@ async def test_a_case_of_a_district_without_a_folder_is_left_alone(desk: Desk) -
     case = await desk.reported()
     await run(desk.db, "UPDATE cases SET district = '99.01'")
     refused = await desk.act(case, "close", outcome="resolved", expect=409)
-    assert refused["detail"] == "District 99.01 has no folder here."
+    assert refused["detail"] == "There is no district 99.01; known are 19.04."
     assert (await desk.story(case))["case"]["district"] == "99.01"
 
 

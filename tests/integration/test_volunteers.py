@@ -763,7 +763,7 @@ async def test_a_change_of_a_district_that_is_not_here_is_refused(assignment: Do
     id_ = await somebody(assignment, district="19.99")
     answer = await patched(assignment, id_, name="X")
     assert answer.status_code == 409
-    assert "District 19.99 is not known here; known are 19.04" in answer.json()["detail"]
+    assert "There is no district 19.99; known are 19.04" in answer.json()["detail"]
     await run(assignment.database, "DELETE FROM volunteers WHERE id = :id", id=id_)
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from lokal import parse_phone
 
-from shared.districts import District, DistrictError, load_districts, name_keys
+from shared.districts import District, DistrictError, Districts, load_districts, name_keys
 from shared.events import Category, Role, Urgency
 from shared.places import great_circle_m, resolve_place
 from shared.policy import Need
@@ -156,7 +156,18 @@ def test_other_folders_and_files_beside_the_districts_are_ignored(folder: Path) 
 def test_a_district_in_two_folders_is_refused(folder: Path) -> None:
     other = folder / "other"
     _write_district(other, "99.01")
-    assert "district 99.01 is also in another folder" in _error(folder, other)
+    _rename(other / "99.01", "Another")
+    both = Districts([folder, other])
+    assert both["99.01"].name == "Los Angeles", "the first folder counts"
+    assert (
+        f"district 99.01 is also in another folder, {folder / '99.01'}, which counts"
+        in (both.refused["99.01"])
+    )
+
+
+def _rename(home: Path, name: str) -> None:
+    file = home / "places.toml"
+    file.write_text(file.read_text().replace("Los Angeles", name), encoding="utf-8")
 
 
 def test_no_folder_gives_no_district() -> None:
@@ -257,7 +268,9 @@ def test_a_neighbour_without_a_folder_is_refused(tmp_path: Path) -> None:
     _write_district(tmp_path, "99.01", policy=policy)
     file = tmp_path / "99.01" / "policy.toml"
     told = "has no folder here, so nobody of it could be asked"
-    assert _error(tmp_path, DISTRICTS) == f"{file}: line 21: search.neighbours[1]: 19.71 {told}"
+    found = Districts([tmp_path, DISTRICTS], villages=False)
+    assert list(found) == ["19.04"]
+    assert found.problem == f"{file}: line 21: search.neighbours[1]: 19.71 {told}"
     assert _error(tmp_path).splitlines() == [
         f"{file}: line 21: search.neighbours[0]: 19.04 {told}",
         f"{file}: line 21: search.neighbours[1]: 19.71 {told}",

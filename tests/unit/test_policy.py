@@ -597,7 +597,7 @@ def test_nothing_is_read_again_when_nothing_has_changed(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("shared.districts.load_districts", refuse)
+    monkeypatch.setattr("shared.districts._read_folders", refuse)
     assert districts.reload() == []
 
 
