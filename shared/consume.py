@@ -24,6 +24,8 @@ from shared import dead_letters, inbox, set_aside
 from shared.database import Database, Row, brief, is_transient
 from shared.events import Event
 from shared.records import Received as Received
+from shared.records import as_text
+from shared.set_aside import NotNow
 from shared.telemetry import (
     BATCH_RETRIES,
     BATCH_SECONDS,
@@ -160,28 +162,30 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             most_in_a_row=self.max_parked_in_a_row,
         )
         for case in may:
-            await self._set_aside(case, stuck[case])
+            self._aside_in_a_row += await self._set_aside(stuck[case])
         left = [each.error for case, each in stuck.items() if case not in may]
         if left:
             raise left[0]
         if len(stuck) == self.max_parked_in_a_row:
             raise TimeoutError(f"{len(stuck)} cases of one batch could not go on")
 
-    async def _set_aside(self, case: UUID, stuck: "_Stuck") -> None:
-        error = brief(stuck.error)
+    async def _set_aside(self, stuck: "_Stuck") -> bool:
+        """Set these records of one case aside; returns whether there was any that still needed
+        it."""
+        error = _in_words(stuck.error)
         put = await set_aside.put(self.database, self.name, stuck.records, error)
         if not put:
-            return
-        self._aside_in_a_row += 1
+            return False
         EVENTS_SET_ASIDE.labels(self.name).inc(len(put))
         log.error(
             "record.set_aside",
             consumer=self.name,
-            case=str(case),
+            case=str(stuck.records[0].event.subject) if stuck.records[0].event else None,
             record=stuck.records[0].record_id,
             behind_it=len(put) - 1,
             error=error,
         )
+        return True
 
     async def _handle_alone(self, one: Received) -> bool:
         """One record in a transaction of its own; parked if it can never succeed. Returns whether
@@ -195,6 +199,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         except Exception as error:
             if is_transient(error):
                 raise
+            if isinstance(error, NotNow):
+                await self._set_aside(_Stuck(error, [one]))
+                return True
             async with self.database.transaction() as session:
                 fresh = await dead_letters.park(session, one.letter(self.name, error))
             self._parked(error, fresh=fresh, record=one.record_id, partition=one.partition,
@@ -259,15 +266,15 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         return True
 
     async def _still_stuck(self, record: Row, error: Exception) -> None:
-        if is_transient(error):
+        if is_transient(error) or isinstance(error, NotNow):
             log.warning(
                 "record.still_stuck",
                 consumer=self.name,
                 record=str(record.event_id),
                 attempts=record.attempts + 1,
-                error=brief(error),
+                error=_in_words(error),
             )
-            await set_aside.failed_again(self.database, record, brief(error))
+            await set_aside.failed_again(self.database, record, _in_words(error))
             return
         async with self.database.transaction() as session:
             if not await set_aside.remove(session, record.id):
@@ -376,3 +383,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _idle_seconds(self) -> float:
         return time.monotonic() - self._last_progress
+
+
+def _in_words(error: BaseException) -> str:
+    """Why a record cannot go on: in a sentence where the handler has one for whoever mends it."""
+    return as_text(error) if isinstance(error, NotNow) else brief(error)

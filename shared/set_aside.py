@@ -39,6 +39,11 @@ FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(seconds=60)
 
 
+class NotNow(Exception):
+    """What a handler raises for a record that cannot be handled until a person has mended
+    something outside of it: it is set aside at once and says nothing about us or the record."""
+
+
 class SetAside(SQLModel, table=True):
     """One record that waits: the first of its case for its next try, the others for the first."""
 

@@ -39,7 +39,10 @@ def _replaced(file: str, before: str, after: str) -> Callable[[Path], None]:
 
 
 def _written(file: str, content: bytes) -> Callable[[Path], None]:
-    return lambda home: (home / file).write_bytes(content) and None
+    def act(home: Path) -> None:
+        (home / file).write_bytes(content)
+
+    return act
 
 
 def _a_folder(file: str) -> Callable[[Path], None]:
@@ -79,7 +82,7 @@ BREAKAGES: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "an empty file": (_written("policy.toml", b""), "policy.toml: line 1: answer: is missing"),
     "no TOML": (_written("policy.toml", b"[answer\n"), "policy.toml: is not valid TOML"),
     "half a file": (
-        lambda home: (home / "places.toml").write_text(PLACES[:60]) and None, "places.toml: ",
+        _written("places.toml", PLACES[:60].encode()), "places.toml: ",
     ),
     "deep brackets": (_written("policy.toml", b"a=" + b"[" * 20_000), "is not valid TOML"),
     "a number without end": (_written("policy.toml", b"a=" + b"9" * 5000), "is not valid TOML"),
@@ -100,7 +103,7 @@ BREAKAGES: Mapping[str, tuple[Callable[[Path], None], str]] = {
         _replaced("places.toml", "34.05", "212.9"), "line 11: subdistricts[0].latitude",
     ),
     "no subdistricts": (
-        lambda home: (home / "places.toml").write_text(PLACES[: PLACES.index("[[")]) and None,
+        _written("places.toml", PLACES[: PLACES.index("[[")].encode()),
         "subdistricts: is missing",
     ),
     "a subdistrict twice": (

@@ -37,12 +37,13 @@ from shared.events import (
     PublicCaseOpened,
     PublicCaseWaiting,
 )
+from shared.set_aside import NotNow
 
 # How many due cases one sweep takes; the next follows at once if there are more.
 SWEEP_SIZE = 200
 
 
-class UnknownDistrict(LookupError):
+class UnknownDistrict(NotNow):
     """A case of a district that has no folder here, or whose folder is refused now."""
 
 

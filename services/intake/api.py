@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -68,6 +68,8 @@ FLOOD = (
     "There are too many reports from this address; please come again later. If a person is in "
     "danger, ring 112."
 )
+# A person mends a district's folder in minutes, not in seconds.
+DISTRICT_AWAY_RETRY = timedelta(minutes=5)
 GUESSES = "There were too many codes from this address that there are not; please come later."
 
 
@@ -83,7 +85,7 @@ def router(
         "/reports",
         status_code=202,
         dependencies=[Depends(json_only)],
-        responses=refusals(403, 415, 422, 429),
+        responses=refusals(403, 415, 422, 429, 503),
     )
     async def report(
         new: NewReport,
@@ -106,6 +108,7 @@ def router(
         Repeat a request whose answer got lost with the same ``Idempotency-Key``: it gives the
         same case. Where one address or one contact sends very many, the duty officer looks first;
         a flood is refused with 429. Who shows the agency's token has no limit, and may send drills.
+        503 with a sentence: the place is, or may be, in a district that is out of service now.
         """
         if new.drill and not agency and not settings.drills_for_all:
             raise Problem(403, DRILL)
@@ -120,7 +123,12 @@ def router(
                 traceparent=traceparent_of(traceparent),
             )
         except DistrictAway as error:
-            raise Problem(503, error.message, errors=[(error.field, error.message)]) from error
+            raise Problem(
+                503,
+                error.message,
+                errors=[(error.field, error.message)],
+                retry_after=DISTRICT_AWAY_RETRY,
+            ) from error
         except PlaceError as error:
             raise Problem(422, error.message, errors=[(error.field, error.message)]) from error
         except KeyUsedForAnotherReport as error:

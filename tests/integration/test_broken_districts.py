@@ -19,14 +19,19 @@ from services.intake.settings import IntakeSettings
 from services.notification.app import compose as compose_notification
 from services.notification.settings import NotificationSettings
 from shared import instances, topics
+from shared.consume import Consumer
+from shared.database import Database
 from shared.districts import Districts
-from shared.events import OfferMade
+from shared.events import Event, OfferMade
+from shared.records import Received
 from shared.settings import Settings
-from tests.broken_districts import BREAKAGES, BROKEN, WORKS, district, good_district
-from tests.conftest import PROJECT, MakeSettings
+from tests.broken_districts import BREAKAGES, BROKEN, PROJECT, WORKS, district, good_district
+from tests.conftest import MakeSettings
+from tests.factories import case_reported
 from tests.integration.cases import volunteer
 from tests.integration.conftest import Door, one, open_door, rows, run
 from tests.integration.sending import Senders
+from tests.unit.test_policy import POLICY
 
 
 @dataclass
@@ -213,3 +218,71 @@ async def test_cases_of_a_district_that_is_refused_rest_and_go_on_when_it_is_men
         for each in (intake, assignment, senders):
             await each.close()
         await senders.database.close()
+
+
+# --- what comes from Kafka about it ---------------------------------------------------------------
+
+
+def record(event: Event[Any], offset: int) -> Received:
+    """An event as it comes from Kafka."""
+    return Received(
+        event=event,
+        problem=None,
+        record_id=str(event.id),
+        topic="intake.cases",
+        partition=0,
+        offset=offset,
+        key=str(event.subject).encode(),
+        payload=event.to_json().encode(),
+        headers="[]",
+    )
+
+
+async def test_events_of_a_refused_district_wait_and_hold_up_no_other(
+    assignment_database: Database, tmp_path: Path
+) -> None:
+    good_district(tmp_path)
+    home = district(tmp_path)
+    BREAKAGES["no policy"][0](home)
+    districts = Districts([tmp_path], villages=False)
+    consumer = Consumer(
+        "assignment.intake_cases",
+        topics.INTAKE_CASES,
+        on_intake_cases(districts),
+        database=assignment_database,
+        max_parked_in_a_row=5,
+    )
+    events = [
+        case_reported(district=BROKEN if number % 4 else WORKS, code=f"CASE{number:04}")
+        for number in range(40)
+    ]
+    received = [record(event, number) for number, event in enumerate(events)]
+    for start in range(0, 40, 8):
+        await consumer.handle_batch(received[start : start + 8])
+    opened = "SELECT count(*) FROM cases WHERE district = :district"
+    assert await one(assignment_database, opened, district=WORKS) == 10
+    assert await one(assignment_database, opened, district=BROKEN) == 0
+    assert await one(assignment_database, "SELECT count(*) FROM dead_letters") == 0
+    assert consumer.problem is None, "thirty in a row say nothing about us"
+    (sentence,) = {row.error for row in await rows(assignment_database, "SELECT * FROM set_aside")}
+    assert f"District 99.01 is refused until its folder is mended: {home / 'policy.toml'}" in (
+        sentence
+    )
+    # Tried again while it is still refused, they wait on.
+    await due(assignment_database)
+    assert await consumer.take_up_one()
+    assert await one(assignment_database, "SELECT count(*) FROM set_aside") == 30
+
+    (home / "policy.toml").write_text(POLICY, encoding="utf-8")
+    assert districts.reload() == [BROKEN]
+    await due(assignment_database)
+    while await consumer.take_up_one():
+        pass
+    assert await one(assignment_database, opened, district=BROKEN) == 30
+    assert await one(assignment_database, "SELECT count(*) FROM set_aside") == 0
+    assert await one(assignment_database, "SELECT count(*) FROM dead_letters") == 0
+
+
+async def due(database: Database) -> None:
+    """The time until the next try is over."""
+    await run(database, "UPDATE set_aside SET next_try_at = now()")
