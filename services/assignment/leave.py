@@ -17,7 +17,7 @@ from services.assignment.turn import OPEN, Turn
 from services.assignment.volunteers import off_until_moment
 from shared import outbox
 from shared.database import Row, execute, sql
-from shared.districts import District
+from shared.districts import District, why_not
 from shared.events import (
     AnsweredDuty,
     DutyAnswered,
@@ -117,9 +117,7 @@ async def begin(
 
 def _timezone(row: Row, districts: Mapping[str, District]) -> str:
     if row.district not in districts:
-        raise UnknownDistrict(
-            f"District {row.district} has no folder here; put it back, then replay."
-        )
+        raise UnknownDistrict(why_not(districts, row.district))
     return districts[row.district].timezone
 
 
