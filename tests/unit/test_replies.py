@@ -348,3 +348,64 @@ def test_the_command_shows_people_a_table_and_takes_brackets_for_brackets() -> N
 def test_the_command_knows_codes_that_it_is_told() -> None:
     ran = CliRunner().invoke(app, ["message", "classify", "K7MZP ya", "--code", "K7M2P", "--json"])
     assert json.loads(ran.stdout)[0]["code"] == "K7M2P"
+
+
+def _set(tmp_path: Path, content: str) -> str:
+    file = tmp_path / "set.csv"
+    file.write_text(content, encoding="utf-8")
+    return str(file)
+
+
+def test_the_command_counts_a_set_by_group_and_fails_on_an_act_that_was_not_meant(
+    tmp_path: Path,
+) -> None:
+    file = _set(
+        tmp_path,
+        "meaning,allowed,group,text\n"
+        "accept,,plain,siap pak\n"
+        'accept,accept|ask,plain,"siap, alamatnya dimana?"\n'
+        "accept,,plain,siap lur\n"
+        "decline,,no,saya kecelakaan\n"
+        "ask,ask|decline,wrong [b],YA\n",
+    )
+    ran = CliRunner().invoke(app, ["message", "classify", "--file", file])
+    assert ran.exit_code == 1
+    assert "accept, not meant (wrong [b]): YA" in ran.stdout
+    counted = CliRunner().invoke(app, ["message", "classify", "--file", file, "--json"])
+    assert counted.exit_code == 1
+    assert json.loads(counted.stdout) == [
+        {"name": "plain", "sentences": 3, "right": 2, "asked_back": 1, "another": 0,
+         "not_meant": []},
+        {"name": "no", "sentences": 1, "right": 0, "asked_back": 0, "another": 1, "not_meant": []},
+        {"name": "wrong [b]", "sentences": 1, "right": 0, "asked_back": 0, "another": 0,
+         "not_meant": [["YA", "accept"]]},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["misleading.csv", "replies.csv"])
+def test_the_command_finds_no_act_that_was_not_meant_in_our_own_sets(name: str) -> None:
+    file = Path(__file__).with_name(name)
+    known = [option for code in OPEN for option in ("--code", code)]
+    ran = CliRunner().invoke(app, ["message", "classify", "--file", str(file), *known])
+    assert ran.exit_code == 0, ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("text\nsiap\n", "'meaning' is missing"),
+        ("meaning,text\nmaybe,siap\n", "line 2: 'maybe' is no meaning"),
+    ],
+)
+def test_a_file_that_is_no_set_is_refused_with_its_line(
+    tmp_path: Path, content: str, problem: str
+) -> None:
+    ran = CliRunner().invoke(app, ["message", "classify", "--file", _set(tmp_path, content)])
+    assert ran.exit_code == 2
+    assert problem in " ".join(re.sub(r"[│╭╮╰╯─]", " ", ran.output).split())
+
+
+def test_the_command_wants_a_text_or_a_set(tmp_path: Path) -> None:
+    both = ["message", "classify", "YA", "--file", _set(tmp_path, "meaning,text\n")]
+    for arguments in (["message", "classify"], both):
+        assert CliRunner().invoke(app, arguments).exit_code == 2

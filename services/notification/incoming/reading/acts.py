@@ -88,9 +88,10 @@ def _apart_from_questions_of_the_way(clauses: Sequence[Clause]) -> list[Clause]:
     told: list[Clause] = []
     for clause in clauses:
         size = _yes_at_the_beginning(clause)
-        if size and _asks_the_way(replace(clause, parts=clause.parts[size:])):
+        rest = replace(clause, parts=clause.parts[size:])
+        if size and _asks_the_way(rest) and any(p.marked("place") for p in rest.parts):
             told.append(replace(clause, parts=clause.parts[:size], asks=False))
-            clause = replace(clause, parts=clause.parts[size:])
+            clause = rest
         told.append(clause)
     return told
 
@@ -110,9 +111,10 @@ def _yes_at_the_beginning(clause: Clause) -> int:
 def _asks_the_way(clause: Clause) -> bool:
     """Whether it asks where to go or whom to call, and nothing else."""
     parts = clause.parts
-    known = all(part.kind in _OF_THE_WAY or part.marked("place", "person") for part in parts)
     kinds = {part.kind for part in parts}
-    asked = any(part.marked("place") or part.words == ("mana",) for part in parts)
+    known = all(part.kind in _OF_THE_WAY or part.marked("place", "person") for part in parts)
+    where = clause.asks or any(part.marked("person") for part in parts)
+    asked = any(part.marked("place") or (where and part.words == ("mana",)) for part in parts)
     return known and asked and (clause.asks or bool(kinds & {"question", "request"}))
 
 
@@ -199,7 +201,28 @@ def _nothing_is_doubled(parts: Parts) -> bool:
     return all(one.words != two.words or one.words in _MAY_BE_TWICE for one, two in pairwise(parts))
 
 
+_BARE = frozenset((("sampai",), ("tiba",), ("arrived",), ("selesai",), ("done",)))
+
+
+def _is_no_until(parts: Parts) -> bool:
+    """ "Siap sudah sampai" has arrived; "siap sampai" and "selesai siap" may be about later."""
+    agrees = [part.start for part in _heads(parts) if part.kind in ("yes", "ya")]
+    for before, part in pairwise(parts) if agrees else ():
+        if part.words in _BARE and before.kind != "already":
+            return False
+    bare = [part.start for part in parts if part.words in _BARE]
+    if bare and sum(part.kind == "arrived" for part in parts) > 1:
+        return False  # "sampai sudah tiba"
+    return not (agrees and bare) or min(bare) > max(agrees)
+
+
 _QUOTED = frozenset((("balas",), ("jawab",), ("kode",)))
+
+
+def _ya_is_a_particle(parts: Parts) -> bool:
+    """ "Sudah sampai ya", but not "sampai baik"."""
+    heads = _heads(parts)
+    return all(p.kind != "ya" or p in heads or p.words == ("ya",) for p in parts)
 
 
 def _only_quotes_us(parts: Parts) -> bool:
@@ -276,14 +299,21 @@ def _places_are_ends(parts: Parts) -> bool:
         named = part.marked("named") and not part.marked(*_ENDS)
         if named and not (before is not None and before.marked("referred", "named")):
             return False
-        taken = before is not None and before.kind in ("handled", "to")
+        taken = before is not None and (before.kind == "to" or before.marked("moved"))
         if part.marked("family") and not taken:
+            return False
+        # "Diantar orangnya ke panti", but "ditangani orang itu" is by them.
+        if part.marked("person") and before is not None and _is_passive(before):
             return False
     return True
 
 
+def _is_passive(part: Part) -> bool:
+    return part.kind == "handled" and part.words[0].startswith("di") and not part.marked("moved")
+
+
 _ENDS = ("referred", "resolved", "not_found", "cancelled")
-_ALWAYS = (_is_about_the_writer, _nothing_is_doubled, _only_quotes_us)
+_ALWAYS = (_is_about_the_writer, _nothing_is_doubled, _only_quotes_us, _ya_is_a_particle)
 _COMING = Rule(
     _AROUND | {"can", "willing", "go", "duration", "soon", "now", "hopeful", "already"},
     ("help", "near"),
@@ -294,19 +324,19 @@ _ARRIVING = Rule(
     (),
     (*_ALWAYS, _nothing_delays, _arrives_from_now),
 )
-_ARRIVED = Rule(_AROUND | {"arrived", "already"}, ("there",), _ALWAYS)
+_ARRIVED = Rule(_AROUND | {"arrived", "already"}, ("there",), (*_ALWAYS, _is_no_until))
 _DONE = Rule(
     _AROUND | {"done", "handled", "already", "to"},
     (*_ENDS, "about", "there", "person", "family", "named"),
-    (*_ALWAYS, _people_have_an_end, _places_are_ends),
+    (*_ALWAYS, _is_no_until, _people_have_an_end, _places_are_ends),
 )
 # What other clauses may hold beside the act of a text.
 _BESIDE = {
     "accept": Rule(_AROUND | {"duration", "soon", "now", "hopeful"}, ("near",)),
-    "arrived": Rule(_AROUND | {"already"}, ("there", "person")),
+    "arrived": Rule(_AROUND | {"already"}, ("there", "person"), (_people_have_an_end,)),
     "done": Rule(
         _AROUND | {"already", "to"},
         (*_ENDS, "about", "there", "person", "family", "named"),
-        (_places_are_ends,),
+        (_people_have_an_end, _places_are_ends),
     ),
 }

@@ -51,6 +51,7 @@ def clauses_of(said: Sequence[Token], *, after_code: int | None) -> list[Clause]
     that follows the code."""
     clauses: list[Clause] = []
     run: list[Token] = []
+    asked = False
     for token in [*said, Token(-1, -1, "\n", "mark")]:
         if token.kind == "word":
             run.append(token)
@@ -64,8 +65,11 @@ def clauses_of(said: Sequence[Token], *, after_code: int | None) -> list[Clause]
             coded = last.parts[0].start == after_code
             clauses[-1] = replace(last, either=either, after_code=coded)
             run = []
-        if token.folded == "?" and clauses:
-            clauses[-1] = replace(clauses[-1], asks=True)
+        if token.folded == "?":
+            asked = asked or not clauses  # "?? selesai"
+            clauses[-1:] = [replace(clause, asks=True) for clause in clauses[-1:]]
+    if asked and clauses:
+        clauses[0] = replace(clauses[0], asks=True)
     return clauses
 
 

@@ -73,7 +73,7 @@ class Leave:
         if self.last.weekday is not None:
             # Who is off "until Monday" on a Monday means the next one.
             return self.last.on_or_after(first + timedelta(days=1))
-        return self.last.on_or_after(first)
+        return self.last.on_or_after(first if self.last.in_days is None else today)
 
 
 def _next_date(day: int, month: int | None, year: int | None, today: date) -> date | None:

@@ -29,7 +29,7 @@ LONG_WORD = 8
 MARKS = (
     "referred", "resolved", "not_found", "cancelled", "place",
     "help", "near", "there", "about", "person", "family", "named", "polite",
-    "needs_a_writer", "may_be_past",
+    "needs_a_writer", "may_be_past", "moved",
 )  # fmt: skip
 # Whom a text is said to, and particles: they say nothing themselves.
 MANNERS = frozenset(("filler", "address", "particle", "title"))
@@ -62,6 +62,7 @@ class Lexicon:
     spellings: dict[Words, Words]
     marks: dict[str, frozenset[Words]]
     single: dict[str, Words]  # every single word that is written, and its spelling
+    of_acts: frozenset[str]  # the words that acts and what stands beside them are made of
     long: tuple[str, ...]  # those of them in which a typing error is forgiven
     longest: int  # words in the longest phrase
 
@@ -116,11 +117,11 @@ class Lexicon:
         return Spelt((word,), torn=torn)
 
     def _if_sure(self, word: str, plain: Words) -> Spelt:
-        of_an_act = self.kind(plain[:1]) in _OF_ACTS or any(
-            plain[:1] in self.marks[name] for name in MARKS
-        )
-        short = len(word) < SHORTEST_OF_AN_ACT or word[0] != plain[0][0]
-        return Spelt((word,)) if of_an_act and short else Spelt(plain, guessed=True)
+        """An act is not made of a short word mistyped: "kamis" is no "kami"."""
+        unsure = len(word) < SHORTEST_OF_AN_ACT or word[0] != plain[0][0]
+        if unsure and not self.of_acts.isdisjoint(plain):
+            return Spelt((word,))
+        return Spelt(plain, guessed=True)
 
 
 @cache
@@ -154,6 +155,13 @@ def lexicon() -> Lexicon:
         spellings=spellings,
         marks=marks,
         single=single,
+        of_acts=frozenset(
+            word
+            for phrase, kind in kinds.items()
+            for word in phrase
+            if kind in _OF_ACTS or any(phrase in marked for marked in marks.values())
+        )
+        - {"tidak"},
         long=tuple(sorted(word for word, plain in single.items() if _forgives(word, plain))),
         longest=max(map(len, [*kinds, *spellings])),
     )
