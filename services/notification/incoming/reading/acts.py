@@ -163,9 +163,9 @@ def _act_in(clause: Clause) -> Act | None:
 
 
 def _heads(parts: Parts) -> list[Part]:
-    """The words that say an act: "ya" only where the clause begins."""
-    around = MANNERS | {"sorry"}
-    first = next((part for part in parts if part.kind not in around), None)
+    """The words that say an act: "ya" only where the clause begins, for behind thanks, a greeting
+    or an apology it is a particle ("makasih ya")."""
+    first = next((part for part in parts if part.kind not in ("address", "title")), None)
     return [part for part in parts if part.kind in _HEADS and (part.kind != "ya" or part is first)]
 
 
