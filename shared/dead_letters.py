@@ -30,9 +30,6 @@ from shared import outbox, topics
 from shared.database import execute, sql, wakes
 from shared.telemetry import EVENTS_PARKED
 
-# Kafka refuses records above 1 MiB, and one that is refused would block the outbox behind it.
-LARGEST_PAYLOAD = 900_000
-
 
 class LetterState(StrEnum):
     """``parked`` waits for a person; ``replaying`` is on its way back; the others are done."""
@@ -162,10 +159,10 @@ async def replay(session: AsyncSession, letter: DeadLetter, *, payload: str | No
         NotReplayable: it is still no event of its topic, and says why.
     """
     raw = letter.payload if payload is None else payload.encode()
-    if len(raw or b"") > LARGEST_PAYLOAD:
+    if len(raw or b"") > outbox.LARGEST_EVENT:
         raise NotReplayable(
-            f"Dead letter {letter.id} has {len(raw or b''):,} bytes; Kafka takes "
-            f"{LARGEST_PAYLOAD:,}."
+            f"Dead letter {letter.id} has {len(raw or b''):,} bytes; an event has at most "
+            f"{outbox.LARGEST_EVENT:,}, as Kafka takes no more. Give a shorter one."
         )
     try:
         event = topics.named(letter.topic).decode(raw)
@@ -192,7 +189,9 @@ async def replay(session: AsyncSession, letter: DeadLetter, *, payload: str | No
     # From now on this letter is about that event: handled, it is resolved; failed, it is parked.
     wakes(session, outbox.WORK)
     letter.event_id, letter.record_id = event.id, str(event.id)
-    letter.state = LetterState.REPLAYING
+    # One that never reached Kafka is with the outbox again, as any other event.
+    was_set_aside = letter.consumer.endswith(outbox.letters_of(""))
+    letter.state = LetterState.RESOLVED if was_set_aside else LetterState.REPLAYING
     session.add(letter)
 
 

@@ -52,6 +52,14 @@ Moment = Annotated[
 # A word that may get company: readers of an older version let a new one pass instead of parking it.
 Word = Annotated[str, Field(max_length=60)]
 
+# Lists and texts of an event are bounded where it is made, so that Kafka always takes it. Whoever
+# reads lets more pass: an older writer may still send it.
+ASKED_AT_MOST = 30
+COORDINATORS_AT_MOST = 20
+ASKED_WORDS_AT_MOST = 300
+WORDS_AT_MOST = 1000
+CUT_MARK_AT_MOST = 12  # "… (+1234567)"
+
 Data = TypeVar("Data", bound=BaseModel)
 
 
@@ -255,7 +263,11 @@ class AskedVolunteer(Contract):
     role: Word
     distance_m: float = Field(ge=0, description="great-circle metres")
     state: Word = Field(description="of the offer: declined, expired, handed_back …")
-    words: str | None = Field(default=None, description="what they wrote")
+    words: str | None = Field(
+        default=None,
+        description="what they wrote; what is longer ends in … and how many letters were left out",
+        json_schema_extra={"maxLength": ASKED_WORDS_AT_MOST + CUT_MARK_AT_MOST},
+    )
 
 
 class EscalatedCase(Contract):
@@ -273,9 +285,17 @@ class EscalatedCase(Contract):
             ]
         }
     )
-    words: str | None = Field(default=None, description="what the volunteer reported")
-    coordinators: list[Coordinator]
-    asked: list[AskedVolunteer]
+    words: str | None = Field(
+        default=None,
+        description="what the volunteer reported",
+        json_schema_extra={"maxLength": WORDS_AT_MOST + CUT_MARK_AT_MOST},
+    )
+    coordinators: list[Coordinator] = Field(json_schema_extra={"maxItems": COORDINATORS_AT_MOST})
+    asked: list[AskedVolunteer] = Field(
+        description="the last who were asked, in the order in which they were",
+        json_schema_extra={"maxItems": ASKED_AT_MOST},
+    )
+    asked_left_out: int = Field(default=0, ge=0, description="how many were asked before those")
     category: Category
     urgency: Urgency
     people: int = 1
@@ -321,7 +341,9 @@ class GivenAnswer(Contract):
     offer_id: UUID
     answer: Answer
     outcome: Outcome | None = Field(default=None, description="with done")
-    words: str | None = Field(default=None, max_length=1000, description="as they were written")
+    words: str | None = Field(
+        default=None, max_length=WORDS_AT_MOST, description="as they were written"
+    )
     channel: Word
     volunteer_id: UUID | None = Field(
         default=None, description="whose answer it is, where the channel knows; else the offer's"
@@ -382,7 +404,9 @@ class AnsweredPing(Contract):
     """A sign of life. Internal: the words may say anything."""
 
     ping_id: UUID
-    words: str | None = Field(default=None, max_length=1000, description="as they were written")
+    words: str | None = Field(
+        default=None, max_length=WORDS_AT_MOST, description="as they were written"
+    )
     channel: Word
 
 

@@ -16,7 +16,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka import TopicPartition as Partition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import for_code
+from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError, for_code
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.message import StreamMessage
@@ -26,13 +26,15 @@ from shared.consume import Consumer, Received
 from shared.dead_letters import fingerprint
 from shared.events import CONTENT_TYPE
 from shared.health import Loop
-from shared.outbox import OutgoingRecord
+from shared.outbox import OutgoingRecord, RefusedAsTooLarge
 from shared.settings import Settings
 from shared.topics import Topic, UndecodableRecord
 
 log = structlog.get_logger("kafka")
 
 TOPIC_ALREADY_EXISTS = 36
+# What a broker takes unless it is told otherwise (message.max.bytes is 1,048,588).
+LARGEST_RECORD = 1_048_576
 CONNECT_TIMEOUT = timedelta(seconds=10)
 # How long a handler may take to end when it is asked to stop; a farewell to Kafka comes after it.
 GRACE = timedelta(seconds=5)
@@ -52,6 +54,7 @@ def make_broker(settings: Settings, *, client_id: str) -> KafkaBroker:
         # The relay has gathered its batch already; waiting for more only adds latency.
         linger_ms=0,
         max_batch_size=256 * 1024,
+        max_request_size=LARGEST_RECORD,
         request_timeout_ms=15_000,
         # How long a handler may take to end when the process is asked to stop.
         graceful_timeout=GRACE.total_seconds(),
@@ -141,6 +144,7 @@ class Publisher:
 
         Raises:
             OSError, TimeoutError: Kafka is away. The connection is made anew at the next call.
+            RefusedAsTooLarge: it will never take one of them.
         """
         try:
             broker = await self._connected()
@@ -160,6 +164,8 @@ class Publisher:
             await self.close()
             if isinstance(error, asyncio.CancelledError | OSError):
                 raise
+            if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+                raise RefusedAsTooLarge(str(error)) from error
             raise ConnectionError(f"Kafka did not take the events: {error!r}") from error
 
     async def _connected(self) -> KafkaBroker:

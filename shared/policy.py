@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import time, timedelta
@@ -23,7 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from shared.contacts import Email, Phone
-from shared.events import Category, Role, Urgency
+from shared.events import COORDINATORS_AT_MOST, Category, Role, Urgency
 
 # By this time of day nobody is asked any more whether they can be reached, nor before that.
 DAY_BEGINS, DAY_ENDS = time(6), time(20)
@@ -501,6 +502,13 @@ class _PolicyFile(TomlTable):
     def _one_of_the_district(cls, rows: list[_Coordinator]) -> list[_Coordinator]:
         if all(row.subdistrict is not None for row in rows):
             raise ValueError("needs one of the whole district, that is one without subdistrict")
+        counts = Counter(row.subdistrict for row in rows)
+        everywhere = counts.pop(None)
+        if everywhere + max(counts.values(), default=0) > COORDINATORS_AT_MOST:
+            raise ValueError(
+                f"has more than {COORDINATORS_AT_MOST} who are told of one case: those of its "
+                "subdistrict and those of the whole district"
+            )
         return rows
 
 

@@ -284,7 +284,9 @@ class Service:
                 OUTBOX_AGE.labels(self.name).set(age)
                 parked = await dead_letters.open_per_consumer(session)
                 waiting = await set_aside.listed(session)
-                self.health.notes = set_aside.in_words(waiting)
+                too_large = parked.get(outbox.letters_of(self.name), 0)
+                DEAD_LETTERS.labels(outbox.letters_of(self.name)).set(too_large)
+                self.health.notes = [*set_aside.in_words(waiting), *outbox.in_words(too_large)]
                 for consumer in self.consumers:
                     mine = (one.records for one in waiting if one.consumer == consumer.name)
                     SET_ASIDE.labels(consumer.name).set(sum(mine))

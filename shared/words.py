@@ -22,6 +22,12 @@ def storable(text: str) -> str:
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
+def shortened(text: str, at_most: int) -> str:
+    """A text of no more than so many characters, and how many were left out: ``jalan… (+120)``."""
+    left_out = len(text) - at_most
+    return text if left_out <= 0 else f"{text[:at_most]}… (+{left_out})"
+
+
 def without_control(text: str) -> str:
     """A text of several lines without other control characters."""
     return "".join(c for c in text if c in LINE_BREAKS or not _is_control(c))

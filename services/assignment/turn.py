@@ -8,7 +8,7 @@ and say what happened; nothing is written before :meth:`Turn.write`.
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,9 @@ from shared import outbox
 from shared.database import clock, execute, sql
 from shared.districts import District
 from shared.events import (
+    ASKED_AT_MOST,
+    ASKED_WORDS_AT_MOST,
+    WORDS_AT_MOST,
     AskedVolunteer,
     CaseEscalated,
     CaseProgressed,
@@ -39,6 +42,7 @@ from shared.events import (
     Reporter,
     Urgency,
 )
+from shared.words import shortened
 
 OPEN = ("offered",)
 HELD = ("accepted", "arrived")  # somebody has the case
@@ -318,10 +322,12 @@ class Turn:
 
     def _escalated(self, case: Case, reason: str, words: str | None) -> EscalatedCase:
         policy = self.district(case).policy
+        asked = self.offers_of(case)
+        told = asked[-ASKED_AT_MOST:]
         return EscalatedCase(
             code=case.code,
             reason=reason,
-            words=words,
+            words=words and shortened(words, WORDS_AT_MOST),
             coordinators=[
                 Coordinator(name=c.name, phone=c.phone, email=c.email, language=c.language)
                 for c in policy.coordinators_of(case.subdistrict)
@@ -333,10 +339,11 @@ class Turn:
                     role=offer.role,
                     distance_m=round(offer.distance_m, 1),
                     state=offer.state,
-                    words=offer.words,
+                    words=offer.words and shortened(offer.words, ASKED_WORDS_AT_MOST),
                 )
-                for offer in self.offers_of(case)
+                for offer in told
             ],
+            asked_left_out=len(asked) - len(told),
             category=case.category,
             urgency=case.urgency,
             people=case.people,
@@ -413,12 +420,19 @@ class Turn:
         await outbox.publish(session, self.events)
 
 
+# Named, here and everywhere: the next version's columns must not reach this one while both run.
+_CASE = ", ".join(
+    column.name for column in fields(Case) if column.name not in ("reporter", "told_of_help")
+)
 # In the order of ids, so that two turns with the same cases wait for each other.
-_TAKE = sql("""
-    SELECT * FROM cases WHERE id = ANY (CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
-""")
+_TAKE = sql(f"""
+    SELECT {_CASE} FROM cases
+    WHERE id = ANY (CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+""")  # noqa: S608 - our own text, no value in it
 _OFFERS = sql("""
-    SELECT o.*, v.name, v.phone, v.email, v.language, v.channel, v.role,
+    SELECT o.id, o.case_id, o.volunteer_id, o.answer_code, o.state, o.distance_m, o.slot,
+           o.made_at, o.respond_by, o.answered_at, o.ended_at, o.words, o.assigned_by,
+           v.name, v.phone, v.email, v.language, v.channel, v.role,
            v.district AS home_district
     FROM offers o JOIN volunteers v ON v.id = o.volunteer_id
     WHERE o.case_id = ANY (CAST(:ids AS uuid[]))
@@ -460,7 +474,8 @@ _WRITE_OFFERS = sql("""
 # The sweep computes `ready` anew when the rest is over; until then it is false.
 _FREE = sql("""
     WITH freed AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:freed AS jsonb)) AS f
+        SELECT id, places, rest_until, reached
+        FROM jsonb_to_recordset(CAST(:freed AS jsonb)) AS f
             (id uuid, places int, rest_until timestamptz, reached bool)
     ), locked AS (
         SELECT v.id FROM volunteers v JOIN freed USING (id) ORDER BY v.id FOR NO KEY UPDATE OF v

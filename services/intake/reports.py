@@ -194,7 +194,7 @@ async def accept(
             "body_hash": body_hash,
             "event_id": event.id,
             "topic": topics.TOPIC_OF[CaseReported].name,
-            "payload": event.to_json(),
+            "payload": outbox.payload_of(event),
             "received_at": _RECEIVED_AT.isoformat().replace("+00:00", "Z"),
             "review": _REVIEW_JSON,
         }
@@ -384,10 +384,11 @@ async def status(session: AsyncSession, code: str) -> Status | None:
 # A state only moves forward: an event that comes late or again changes nothing.
 _REMEMBER = sql("""
     INSERT INTO case_states (case_id, version, state, waiting_for, changed_at)
-    SELECT * FROM unnest(CAST(:case_ids AS uuid[]), CAST(:versions AS int[]),
-                         CAST(:states AS text[]), CAST(:waiting_for AS text[]),
-                         CAST(:changed_at AS timestamptz[]))
-    ORDER BY 1
+    SELECT case_id, version, state, waiting_for, changed_at
+    FROM unnest(CAST(:case_ids AS uuid[]), CAST(:versions AS int[]), CAST(:states AS text[]),
+                CAST(:waiting_for AS text[]), CAST(:changed_at AS timestamptz[]))
+         AS told (case_id, version, state, waiting_for, changed_at)
+    ORDER BY case_id
     ON CONFLICT (case_id) DO UPDATE
     SET version = excluded.version, state = excluded.state, waiting_for = excluded.waiting_for,
         changed_at = excluded.changed_at

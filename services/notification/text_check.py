@@ -15,6 +15,7 @@ from services.notification import texts
 from services.notification.gsm import GSM_BASIC, GSM_EXTENDED, is_gsm, segments
 from services.notification.texts import LANGUAGES, TEMPLATES, BrokenTexts, Texts
 from shared.events import (
+    ASKED_AT_MOST,
     AnsweredDuty,
     AskedVolunteer,
     Category,
@@ -33,7 +34,15 @@ from shared.events import (
 # What a template may name, by the purpose that its file is of.
 _PLACED = {"words", "code", "what", "brief", "urgent", "people", "approximate", "name", "drill"}
 _OFFERED = _PLACED | {"distance", "until", "time", "reporter", "link", "place"}
-_ESCALATED = _PLACED | {"reason", "searching", "reported", "report", "asked", "place"}
+_ESCALATED = _PLACED | {
+    "reason",
+    "searching",
+    "reported",
+    "report",
+    "asked",
+    "asked_before",
+    "place",
+}
 _NOTE = {"words", "code", "name", "drill", "sentence", "link"}
 FIELDS: Mapping[str, set[str]] = {
     "offer.sms": _OFFERED | {"tight"},
@@ -190,7 +199,8 @@ def _escalation(sample: Sample, reason: str) -> Texts:
         reason=reason,
         words=sample.words if reason == "obstacle" else None,
         coordinators=[_coordinator(sample)],
-        asked=[one] * sample.asked,
+        asked=[one] * min(sample.asked, ASKED_AT_MOST),
+        asked_left_out=max(sample.asked - ASKED_AT_MOST, 0),
         category=sample.category,
         urgency=_urgency(sample),
         people=sample.people,

@@ -426,6 +426,7 @@ def escalation(case: EscalatedCase, coordinator: Coordinator, *, drill: bool = F
         "name": one_line(coordinator.name),
         "report": one_line(case.words or ""),
         "asked": [_asked(one, words) for one in case.asked],
+        "asked_before": case.asked_left_out,
         "drill": drill,
     }
     return _about_a_place("escalation", case.place, values)

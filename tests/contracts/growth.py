@@ -84,6 +84,8 @@ def _problems(old: Fields, new: Fields) -> Iterator[str]:
             before, after = promised.get(rule), now.get(rule)
             if before == after:
                 continue
+            if rule in ("maxItems", "maxLength") and before is None:
+                continue  # a bound on what is written takes nothing from whoever reads
             if rule == "required":
                 yield f"the field {place} {'is now required' if after else 'can now be absent'}"
             elif rule == "enum" and before and after:

@@ -7,13 +7,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from uuid_utils.compat import uuid7
 
-from shared import inbox, outbox
+from shared import dead_letters, inbox, outbox
 from shared.database import Database
 from shared.events import CaseReported
 from shared.health import Loop
-from shared.outbox import OutgoingRecord, Relay
+from shared.outbox import OutgoingRecord, RefusedAsTooLarge, Relay
 from tests.factories import case_reported, offer_made, public_case
 from tests.integration.conftest import one, rows, run
 
@@ -259,3 +261,107 @@ async def test_the_inbox_forgets_what_can_no_longer_come_again(intake_database: 
     async with intake_database.transaction() as session:
         await inbox.purge(session, older_than=timedelta(days=45))
         assert await inbox.claim(session, "one", [old, new]) == {old}
+
+
+# --- what is too large for Kafka ------------------------------------------------------------------
+
+
+def too_large(**values: Any) -> CaseReported:
+    """A report whose event has more than Kafka takes."""
+    return case_reported(channel="x" * (outbox.LARGEST_EVENT + 1), **values)
+
+
+async def put(database: Database, event: CaseReported) -> None:
+    """Put an event into the outbox past the guard, as an older version may have."""
+    await run(
+        database,
+        "INSERT INTO outbox (event_id, topic, key, payload) "
+        "VALUES (:id, 'intake.cases', :key, :payload)",
+        id=event.id,
+        key=str(event.subject),
+        payload=event.to_json(),
+    )
+
+
+async def test_an_event_larger_than_kafka_takes_is_refused_with_a_sentence(
+    intake_database: Database,
+) -> None:
+    with pytest.raises(outbox.EventTooLarge, match=r"has 900,\d+ bytes; .* at most 900,000"):
+        async with intake_database.transaction() as session:
+            await outbox.publish(session, [case_reported(), too_large()])
+    assert await one(intake_database, "SELECT count(*) FROM outbox") == 0
+
+
+@given(
+    filling=st.integers(outbox.LARGEST_EVENT // 4 - 400, outbox.LARGEST_EVENT + 400),
+    letter=st.sampled_from(["x", "é", "€", "😀", '"']),
+)
+def test_what_is_refused_is_exactly_what_has_more_bytes(filling: int, letter: str) -> None:
+    event = case_reported(channel=letter * (filling // len(letter.encode())))
+    fits = len(event.to_json().encode()) <= outbox.LARGEST_EVENT
+    try:
+        outbox.payload_of(event)
+    except outbox.EventTooLarge:
+        assert not fits
+    else:
+        assert fits
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_a_row_that_is_too_large_is_set_aside_and_those_behind_it_go_on(
+    intake_database: Database, place: int
+) -> None:
+    kafka = Kafka()
+    case = uuid7()
+    events = [case_reported(), case_reported(case_id=case), case_reported()]
+    events.insert(place, large := too_large(case_id=case))
+    for event in events:
+        await put(intake_database, event)
+    relay = Relay(intake_database, kafka.publish, service="intake")
+    assert await relay.round() == 4
+    assert kafka.ids == [str(event.id) for event in events if event is not large]
+    assert await relay.round() == 0, "and it does not come again"
+    (letter,) = await rows(
+        intake_database, "SELECT consumer, record_id, state, error, key, payload FROM dead_letters"
+    )
+    assert (letter.consumer, letter.record_id) == ("intake.outbox", str(large.id))
+    assert (letter.state, letter.key.decode()) == ("parked", str(case))
+    assert letter.payload.decode() == large.to_json()
+    assert "bytes; Kafka takes fewer" in letter.error
+
+
+async def test_what_kafka_alone_finds_too_large_is_found_out_and_set_aside(
+    intake_database: Database,
+) -> None:
+    """Its limit is lower than ours: it names no record, so they go out one by one, in order."""
+    events = await store(intake_database, 4)
+    large = str(events[1].id)
+
+    class Small(Kafka):
+        async def publish(self, records: Sequence[OutgoingRecord]) -> None:
+            if any(large in record.value.decode() for record in records):
+                raise RefusedAsTooLarge
+            await super().publish(records)
+
+    kafka = Small()
+    await Relay(intake_database, kafka.publish, service="intake").round()
+    assert kafka.ids == [str(event.id) for event in events if str(event.id) != large]
+    assert await one(intake_database, UNPUBLISHED) == 0
+    assert await one(intake_database, "SELECT record_id FROM dead_letters") == large
+
+
+async def test_what_was_set_aside_can_be_repaired_and_sent(intake_database: Database) -> None:
+    kafka = Kafka()
+    event = too_large()
+    await put(intake_database, event)
+    relay = Relay(intake_database, kafka.publish, service="intake")
+    await relay.round()
+    async with intake_database.transaction() as session:
+        (letter,) = await dead_letters.listed(session)
+        with pytest.raises(dead_letters.NotReplayable, match="bytes"):
+            await dead_letters.replay(session, letter)
+        await dead_letters.replay(session, letter, payload=event.to_json().replace("x" * 1000, ""))
+    await relay.round()
+    assert kafka.ids == [str(event.id)]
+    async with intake_database.transaction() as session:
+        assert await dead_letters.listed(session) == []
