@@ -1,6 +1,10 @@
-"""Mails that come in: who wrote, their own words, and whether a person wrote at all."""
+"""Mails that come in: who wrote, their own words, and whether a person wrote at all.
 
-import html
+A stranger writes them. What the library does with one grows with its lines times its levels, so
+all that could grow is bounded before it begins: bytes, lines, parts, levels and each header.
+"""
+
+import codecs
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -11,51 +15,37 @@ from email.message import Message
 from email.parser import BytesHeaderParser
 from email.policy import Compat32
 from email.utils import parseaddr
+from itertools import islice
 from uuid import UUID
 
 from services.notification.channels import Receipt
+from services.notification.html_words import words_of
+from services.notification.own_words import own_words
 from shared.codes import ALPHABET
 
-# Nobody answers an offer with more; the rest is what they quote.
-TEXT_AT_MOST = 20_000
 MAIL_AT_MOST = 256 * 1024
 HEADER_AT_MOST = 2000
-HTML_AT_MOST = 200_000
+# A mail of that size in base64 has 3,400.
+LINES_AT_MOST = 5000
+# Lines that may begin a part, and what a level of parts cannot do without: its media type.
+PARTS_AT_MOST = 200
+LEVELS_AT_MOST = 20
 
-_CODE = re.compile(rf"\(([{ALPHABET}]{{5}})\)\s*$")
+_CODE = re.compile(rf"\(([{ALPHABET}]{{5}})\)")
+_LEVEL = re.compile(rb"(?:multipart|message)/", re.IGNORECASE)
 _REPLY = re.compile(r"\s*(re|fw|fwd|bls|balas|trs)\s*:", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-
-# Where the mail that is answered begins, over up to three lines: "On …, Jangkau <…> wrote:", and
-# as Gmail and Thunderbird say it in Indonesian.
-_INTRODUCED = re.compile(
-    r"^[ \t>]*(?:On|Pada)\b(?:[^\n]*\n){0,2}?[^\n]*\b(?:wrote|menulis)[ \t]*:[ \t]*$",
-    re.IGNORECASE | re.MULTILINE,
-)
-# Outlook puts the head of the old mail there, often below a line.
-_OLD_MAIL = re.compile(
-    r"^[ \t]*(?:-{2,}[ \t]*(?:Original Message|Forwarded message|Pesan Asli|Pesan terusan)"
-    r"[ \t]*-{2,}"
-    r"|_{20,}"
-    r"|\*?(?:From|Dari)[ \t]*:\*?[^\n]*\n(?:[^\n]*\n){0,2}?[ \t]*\*?"
-    r"(?:Sent|Date|To|Terkirim|Dikirim|Tanggal|Kepada|Ke)[ \t]*:.*)[ \t]*$",
-    re.IGNORECASE | re.MULTILINE,
-)
-_SIGNATURE = re.compile(
-    r"^(?:--[ \t]*|(?:Sent from|Dikirim dari|Terkirim dari|Get Outlook for|Dapatkan Outlook untuk)"
-    r"\b.*)$",
-    re.IGNORECASE | re.MULTILINE,
-)
 
 # https://www.rfc-editor.org/rfc/rfc3834, and what machines did before it.
 _MACHINES = ("x-autoreply", "x-autorespond", "x-autoresponder", "x-mail-autoreply", "x-vacation")
 _BULK = ("bulk", "junk", "list", "auto_reply", "auto-reply")
 _DAEMONS = ("mailer-daemon", "postmaster")
 
-# HTML that holds no words of the writer, and tags behind which a new line begins.
-_SILENT = {"head", "style", "script", "title", "blockquote"}
-_HTML = re.compile(r"<!--|<(?P<end>/?)(?P<name>[A-Za-z][A-Za-z0-9]*)[^<>]*>|<![^<>]*>|[^<]+|<")
-_BREAKS = {"br", "p", "div", "tr", "li", "hr", "h1", "h2", "h3", "table", "ul", "ol"}
+# How the names begin, as Python says them, of the encodings in which people write.
+_CHARSETS = (
+    "utf-8", "utf-7", "utf-16", "utf-32", "ascii", "iso8859", "iso2022", "cp", "koi8", "gb", "hz",
+    "big5", "shift_jis", "euc", "johab", "tis-620", "mac",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ def read(raw: bytes, *, ours: Collection[str] = ()) -> Mail:
     message = _parsed(raw)
     sender = _sender(message)
     subject = _header(message, "subject")
-    code = _CODE.search(subject)
+    code = _CODE.fullmatch(subject.rstrip()[-7:])
     text = own_words(_text(message))
     if not text and not _REPLY.match(subject):
         text = subject.strip()  # a mail that is all subject
@@ -96,21 +86,6 @@ def read(raw: bytes, *, ours: Collection[str] = ()) -> Mail:
         nobody=nobody,
         undelivered=_undelivered(message) if report else None,
     )
-
-
-def own_words(text: str) -> str:
-    """What the writer has added: without the mail that they answer, and without a signature."""
-    text = text.replace("\r\n", "\n")[:TEXT_AT_MOST]
-    introduced = _INTRODUCED.search(text)
-    if introduced and not text[: introduced.start()].strip():
-        text = text[introduced.end() :]  # they have written below what they answer
-        introduced = None
-    ends = [found.start() for found in (introduced, _OLD_MAIL.search(text)) if found]
-    text = text[: min(ends, default=len(text))]
-    text = "\n".join(line for line in text.split("\n") if not line.lstrip().startswith(">"))
-    # After the quotation, which may hold a signature of ours.
-    signature = _SIGNATURE.search(text)
-    return text[: signature.start() if signature else len(text)].strip()
 
 
 class _Bounded(Compat32):
@@ -130,11 +105,28 @@ _BOUNDED = _Bounded()
 
 
 def _parsed(raw: bytes) -> Message:
+    raw = bounded(raw)
     try:
-        return message_from_bytes(raw[:MAIL_AT_MOST], policy=_BOUNDED)
+        return message_from_bytes(raw, policy=_BOUNDED)
     except Exception:
-        # Parts within parts without end, and what else the library stumbles over.
-        return BytesHeaderParser(policy=_BOUNDED).parsebytes(raw[:MAIL_AT_MOST])
+        # What the library stumbles over.
+        return BytesHeaderParser(policy=_BOUNDED).parsebytes(raw)
+
+
+def bounded(raw: bytes) -> bytes:
+    """As much of a mail as is read: the beginning, in one pass each for lines, parts and levels."""
+    # The library ends lines with a carriage return alone too.
+    text = raw[:MAIL_AT_MOST].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    text = _up_to(text, b"\n", LINES_AT_MOST)
+    text = _up_to(text, b"\n--", PARTS_AT_MOST)
+    levels = [found.start() for found in islice(_LEVEL.finditer(text), LEVELS_AT_MOST + 1)]
+    return text if len(levels) <= LEVELS_AT_MOST else text[: levels[-1]]
+
+
+def _up_to(text: bytes, mark: bytes, count: int) -> bytes:
+    """What comes before the mark when it has come so often."""
+    parts = text.split(mark, count)
+    return text if len(parts) <= count else text[: -len(parts[-1])] if parts[-1] else text
 
 
 def _raw(message: Message, name: str) -> str:
@@ -166,7 +158,7 @@ def _text(message: Message) -> str:
         for part in parts:
             if part.get_content_type() == kind and not part.is_multipart():
                 words = _decoded(part)
-                return from_html(words) if kind == "text/html" else words
+                return words_of(words) if kind == "text/html" else words
     return ""
 
 
@@ -177,41 +169,12 @@ def _decoded(part: Message) -> str:
         content = None
     if not isinstance(content, bytes):
         return ""
-    charset = part.get_content_charset() or "utf-8"
     try:
-        return content.decode(charset, "replace")
+        charset = codecs.lookup(part.get_content_charset() or "utf-8").name
     except (LookupError, UnicodeError, ValueError):
-        return content.decode("utf-8", "replace")
-
-
-def from_html(text: str) -> str:
-    """The words of an HTML mail, without what it quotes.
-
-    By hand, in one pass: ``html.parser`` takes minutes for some texts of a few hundred kilobytes.
-    """
-    found: list[str] = []
-    silent: list[str] = []
-    position, text = 0, text[:HTML_AT_MOST]
-    while token := _HTML.match(text, position):
-        position = token.end()
-        if token[0] == "<!--":
-            end = text.find("-->", position)
-            position = end + 3 if end >= 0 else len(text)
-        elif token["name"] is None:
-            if not silent:
-                found.append(re.sub(r"\s+", " ", html.unescape(token[0])))
-        else:
-            name = token["name"].lower()
-            if name in _BREAKS:
-                found.append("\n")
-            if name not in _SILENT:
-                continue
-            if not token["end"]:
-                silent.append(name)
-            elif name in silent:
-                # Whatever was opened in between and never closed ends with it.
-                del silent[silent.index(name) :]
-    return "".join(found)
+        charset = "utf-8"
+    # Some are no writing of people, and written in Python: punycode takes minutes for such a text.
+    return content.decode(charset if charset.startswith(_CHARSETS) else "utf-8", "replace")
 
 
 def _nobody(message: Message, sender: str, ours: Collection[str]) -> str | None:

@@ -1,6 +1,5 @@
 """Mails that come in: whose words they are, and whether a person wrote them."""
 
-import time
 from email.message import EmailMessage
 from typing import Any
 from uuid import UUID
@@ -10,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.notification import mail
-from services.notification.mail import Mail, own_words
+from services.notification.mail import Mail
+from services.notification.own_words import own_words
 
 OURS = "jangkau@example.org"
 OUR_MESSAGE = UUID("0199c0de-0000-7000-8000-000000000001")
@@ -188,24 +188,6 @@ def test_parts_within_parts_without_end_are_read_as_far_as_their_head() -> None:
     assert (
         read(b"From: siti@example.org\nSubject: YA K7M2P\n" + nested).sender == "siti@example.org"
     )
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"From: " + b"(" * 100_000 + b"\n\nYA",
-        b"From: " + b"a@b, " * 100_000 + b"\n\nYA",
-        b"Subject: " + b"=?utf-8?q?a?= " * 50_000 + b"\n\nYA",
-        b"Content-Type: text/plain; " + b"a*0*=x; " * 50_000 + b"\n\nYA",
-        b"Content-Type: text/html\n\n" + b"<!--" * 100_000,
-        b"Content-Type: text/html\n\n" + b"<script>" * 50_000,
-        b"Content-Type: multipart/mixed; boundary=x\n\n" + b"--x\n\nYA\n" * 90_000,
-    ],
-)
-def test_no_mail_takes_long_to_read(raw: bytes) -> None:
-    began = time.process_time()
-    read(raw)
-    assert time.process_time() - began < 5  # of these the library's own parser takes up to minutes
 
 
 def test_an_address_within_a_name_is_a_name() -> None:
