@@ -70,6 +70,8 @@ def is_transient(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return _is_network(error)
+    if is_outdated_plan(error):
+        return True
     if isinstance(error, DBAPIError):
         if error.connection_invalidated:
             return True
@@ -92,12 +94,21 @@ def is_away(error: BaseException) -> bool:
     full, rather than that this record or this moment had bad luck."""
     if isinstance(error, PoolTimeoutError):
         return True
-    if isinstance(error, TimeoutError) or not is_transient(error):
+    if isinstance(error, TimeoutError) or is_outdated_plan(error) or not is_transient(error):
         return False
     sqlstate = getattr(getattr(error, "orig", None) or error, "sqlstate", None)
     if sqlstate is None:
         return True  # of the network, or of a connection that has gone
     return sqlstate[:2] not in MET_CLASSES and sqlstate not in MET_STATES
+
+
+def is_outdated_plan(error: BaseException) -> bool:
+    """Whether a statement was prepared before a table changed (0A000): asyncpg can prepare it again
+    only outside a transaction. Of the same class are features that PostgreSQL does not have."""
+    raised = getattr(error, "orig", None) or error
+    return any(
+        isinstance(one, asyncpg.InvalidCachedStatementError) for one in (raised, raised.__cause__)
+    )
 
 
 def _is_network(error: OSError) -> bool:
@@ -230,6 +241,8 @@ class Database:
             connect_args={
                 "timeout": 5,
                 "command_timeout": COMMAND_TIMEOUT_S,
+                # Not with each call alone: asyncpg forgets it when it prepares a statement anew.
+                "record_class": Row,
                 "server_settings": {
                     "application_name": application,
                     # A process that was stopped in the middle must not hold its locks for ever.
@@ -243,7 +256,9 @@ class Database:
                 },
             },
         )
-        event.listen(self.engine.sync_engine, "checkout", _only_live_connections)
+        # How often a table was found changed under a prepared statement.
+        self._outdated = 0
+        event.listen(self.engine.sync_engine, "checkout", self._only_usable_connections)
         self._wakers: dict[str, list[asyncio.Event]] = {}
 
     def wake_on_commit(self, work: str) -> asyncio.Event:
@@ -261,7 +276,8 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """One transaction: committed at the end, rolled back if the body raises."""
         async with self.engine.connect() as connection:
-            raw = (await connection.get_raw_connection()).driver_connection
+            pooled = await connection.get_raw_connection()
+            raw = pooled.driver_connection
             assert raw is not None  # noqa: S101 - it is connected
             session = AsyncSession(bind=connection, expire_on_commit=False)
             session.info[_RAW] = raw
@@ -271,7 +287,9 @@ class Database:
                 try:
                     yield session
                     await session.flush()
-                except BaseException:
+                except BaseException as error:
+                    if is_outdated_plan(error) and pooled.info["outdated"] == self._outdated:
+                        self._outdated += 1  # else another has said so since this one was made
                     await transaction.rollback()
                     ended = True
                     raise
@@ -312,12 +330,16 @@ class Database:
         """Close all connections."""
         await self.engine.dispose()
 
+    def _only_usable_connections(self, connection: Any, record: Any, proxy: Any) -> None:
+        """Hand out no connection that has gone or is in a transaction (asyncpg knows both), or was
+        made before a table changed: a fresh one comes in its place.
 
-def _only_live_connections(connection: Any, record: Any, proxy: Any) -> None:
-    """Hand out no connection that has gone or is in a transaction: asyncpg knows both."""
-    raw = connection.driver_connection
-    if raw.is_closed() or raw.is_in_transaction():
-        raise DisconnectionError
+        All of them hold statements prepared for the old table, and each would fail once with it.
+        """
+        raw = connection.driver_connection
+        made = record.info.setdefault("outdated", self._outdated)
+        if raw.is_closed() or raw.is_in_transaction() or made < self._outdated:
+            raise DisconnectionError
 
 
 def wakes(session: AsyncSession, work: str) -> None:

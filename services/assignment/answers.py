@@ -249,7 +249,8 @@ def _answer_row(event: OfferAnswered, verdict: str) -> dict[str, Any]:
 _RECORD = sql("""
     INSERT INTO answers
         (event_id, offer_id, case_id, answer, outcome, words, channel, verdict, answered_at)
-    SELECT * FROM jsonb_to_recordset(CAST(:answers AS jsonb)) AS a
+    SELECT event_id, offer_id, case_id, answer, outcome, words, channel, verdict, answered_at
+    FROM jsonb_to_recordset(CAST(:answers AS jsonb)) AS a
         (event_id uuid, offer_id uuid, case_id uuid, answer text, outcome text, words text,
          channel text, verdict text, answered_at timestamptz)
     ON CONFLICT DO NOTHING

@@ -91,7 +91,9 @@ _INSERT_CASES = sql("""
         (id, code, district, category, urgency, people, latitude, longitude, approximate,
          subdistrict, subdistrict_name, village, village_name, centre_latitude, centre_longitude,
          drill, traceparent, reported_at, state, version)
-    SELECT *, 'searching', 1
+    SELECT id, code, district, category, urgency, people, latitude, longitude, approximate,
+           subdistrict, subdistrict_name, village, village_name, centre_latitude, centre_longitude,
+           drill, traceparent, reported_at, 'searching', 1
     FROM jsonb_to_recordset(CAST(:cases AS jsonb)) AS reported
         (id uuid, code text, district text, category text, urgency text, people int,
          latitude float8, longitude float8, approximate bool, subdistrict text,
@@ -103,7 +105,8 @@ _INSERT_CASES = sql("""
 """)
 _KEEP_REPORTERS = sql("""
     INSERT INTO reporters (case_id, contact)
-    SELECT * FROM jsonb_to_recordset(CAST(:reporters AS jsonb)) AS r (case_id uuid, contact jsonb)
+    SELECT case_id, contact
+    FROM jsonb_to_recordset(CAST(:reporters AS jsonb)) AS r (case_id uuid, contact jsonb)
 """)
 _REPORTED = (
     "id", "code", "district", "category", "urgency", "people", "latitude", "longitude",

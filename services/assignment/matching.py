@@ -118,7 +118,8 @@ _READY_NOW = "(v.ready_changes_at IS NULL OR v.ready_changes_at > now())"
 # Beside them, of the very nearest, those who cannot be asked, and why: the reasons of an offer,
 # with the first row of each case and district only, as reading them costs more than finding them.
 _CANDIDATES = sql(f"""
-    SELECT need.case_id, near.*,
+    SELECT need.case_id, near.id, near.district, near.role, near.name, near.phone, near.email,
+           near.language, near.channel, near.free, near.busy, near.distance_m, near.recent,
            CASE WHEN near.place IS NULL OR near.place = 1 THEN passed_over.by END AS by
     FROM {_NEEDS}
     CROSS JOIN LATERAL (
@@ -144,7 +145,9 @@ _CANDIDATES = sql(f"""
         ) AS nearest
     ) AS passed_over
     LEFT JOIN LATERAL (
-        SELECT nearest.*, row_number() OVER (ORDER BY nearest.distance_m) AS place,
+        SELECT nearest.id, nearest.district, nearest.role, nearest.name, nearest.phone,
+               nearest.email, nearest.language, nearest.channel, nearest.free, nearest.busy,
+               nearest.distance_m, row_number() OVER (ORDER BY nearest.distance_m) AS place,
                (SELECT count(*) FROM offers o
                 WHERE o.volunteer_id = nearest.id AND NOT o.drill
                   AND o.made_at > now() - CAST(:recent AS interval)) AS recent
@@ -199,7 +202,8 @@ async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID
 # that does not take the district's turn (somebody goes off duty) may have been faster.
 _CLAIM = sql("""
     WITH wanted AS (
-        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:counts AS int[])) AS w (id, cases)
+        SELECT id, cases
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:counts AS int[])) AS w (id, cases)
     ), locked AS (
         SELECT v.id FROM volunteers v JOIN wanted USING (id) ORDER BY v.id FOR NO KEY UPDATE OF v
     )

@@ -111,7 +111,8 @@ _PING = sql("""
         ON CONFLICT (volunteer_id) WHERE state = 'asked' DO NOTHING
         RETURNING id, volunteer_id, district, answer_code, respond_by
     )
-    SELECT made.*, v.name, v.phone, v.email, v.language, v.channel
+    SELECT made.id, made.volunteer_id, made.district, made.answer_code, made.respond_by,
+           v.name, v.phone, v.email, v.language, v.channel
     FROM made JOIN volunteers v ON v.id = made.volunteer_id ORDER BY made.volunteer_id
 """)
 
@@ -357,7 +358,8 @@ _NEWEST = sql("""
            p.state, p.drill, p.asked_at, p.respond_by, p.ended_at, p.words, p.reason
     FROM volunteers v
     LEFT JOIN LATERAL (
-        SELECT * FROM pings WHERE volunteer_id = v.id ORDER BY asked_at DESC, id DESC LIMIT 1
+        SELECT state, drill, asked_at, respond_by, ended_at, words, reason
+        FROM pings WHERE volunteer_id = v.id ORDER BY pings.asked_at DESC, pings.id DESC LIMIT 1
     ) AS p ON true
     WHERE CAST(:district AS text) IS NULL OR v.district = :district
     -- Whom somebody should call comes first.

@@ -126,7 +126,11 @@ class UnknownCase(LookupError):
 
 _HELD = ", ".join(f"'{state}'" for state in HELD)
 _CASES = f"""
-    SELECT c.*, v.id AS holder,
+    SELECT c.id, c.code, c.district, c.state, c.category, c.urgency, c.people, c.latitude,
+           c.longitude, c.approximate, c.subdistrict, c.subdistrict_name, c.village,
+           c.village_name, c.centre_latitude, c.centre_longitude, c.drill, c.reported_at,
+           c.changed_at, c.next_action_at, c.waiting_for, c.escalated_for, c.outcome, c.closed_at,
+           v.id AS holder,
            (SELECT max(l.at) FROM case_log l
             WHERE l.offer_id = o.id AND l.what IN ('accepted', 'assigned')) AS held_since,
            v.name, v.role, v.phone, v.email
@@ -148,7 +152,9 @@ _ALL = sql(_SOME)
 # Said once more and literally: only so can the index on open cases be used.
 _STILL_OPEN = sql(_SOME.replace("WHERE c.state", "WHERE c.state <> 'closed' AND c.state"))
 _OFFERS = sql("""
-    SELECT o.*, v.name, v.role, v.phone, v.email
+    SELECT o.id, o.volunteer_id, o.answer_code, o.state, o.distance_m, o.reasons, o.made_at,
+           o.respond_by, o.answered_at, o.ended_at, o.words, o.assigned_by,
+           v.name, v.role, v.phone, v.email
     FROM offers o JOIN volunteers v ON v.id = o.volunteer_id
     WHERE o.case_id = :id ORDER BY o.made_at, o.slot, o.id
 """)

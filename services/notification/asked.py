@@ -17,7 +17,9 @@ _REMEMBER = sql("""
     INSERT INTO asked
         (offer_id, kind, case_id, district, drill, volunteer_id, phone, email, language,
          answer_code, respond_by, made, reporter)
-    SELECT * FROM jsonb_to_recordset(CAST(:asked AS jsonb)) AS a
+    SELECT offer_id, kind, case_id, district, drill, volunteer_id, phone, email, language,
+           answer_code, respond_by, made, reporter
+    FROM jsonb_to_recordset(CAST(:asked AS jsonb)) AS a
         (offer_id uuid, kind text, case_id uuid, district text, drill boolean, volunteer_id uuid,
          phone text, email text, language text, answer_code text, respond_by timestamptz,
          made jsonb, reporter jsonb)
@@ -40,7 +42,9 @@ _OUTCOMES = sql("""
 """)
 # `state` as in offer_states; a test of reachability is over when its time is.
 _SELECT = """
-    SELECT a.*, CASE WHEN a.kind = 'ping' AND a.respond_by <= now() THEN 'ended'
+    SELECT a.offer_id, a.kind, a.case_id, a.district, a.drill, a.volunteer_id, a.phone, a.email,
+           a.language, a.answer_code, a.respond_by, a.made, a.reporter, a.outcome, a.asked_at,
+           CASE WHEN a.kind = 'ping' AND a.respond_by <= now() THEN 'ended'
                      ELSE coalesce(s.state, 'open') END AS state
     FROM asked a LEFT JOIN offer_states s USING (offer_id)
 """

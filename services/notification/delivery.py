@@ -191,7 +191,9 @@ _HOLD = sql(f"""
 # and have reached nobody, and what calls would have cost that were not taken.
 _SETTLE = sql(f"""
     WITH outcome AS (
-        SELECT * FROM unnest(
+        SELECT o.attempt_id, o.message_id, o.attempt_state, o.provider_id, o.error, o.state,
+               o.channel, o.retry_in, o.look_up_in, o.attempts
+        FROM unnest(
             CAST(:attempt_ids AS uuid[]), CAST(:message_ids AS uuid[]),
             CAST(:attempt_states AS text[]), CAST(:provider_ids AS text[]),
             CAST(:errors AS text[]), CAST(:states AS text[]), CAST(:channels AS text[]),

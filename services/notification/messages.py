@@ -37,7 +37,10 @@ _QUEUE = sql(f"""
                     WHEN m.loops THEN 'the same text has gone to this person several times'
                     WHEN m.routes = '' THEN 'no channel has an address of this person' END
         FROM (
-            SELECT m.*, {OVER} AS over, m.purpose <> 'offer' AND (
+            SELECT m.id, m.event_id, m.case_id, m.offer_id, m.recipient, m.purpose, m.answer_code,
+                   m.district, m.drill, m.phone, m.email, m.short_text, m.subject, m.long_text,
+                   m.routes, m.urgent, m.segments, m.reported_at, m.send_before, m.created_at,
+                   {OVER} AS over, m.purpose <> 'offer' AND (
                 SELECT count(*) FROM messages earlier
                 WHERE earlier.recipient = m.recipient
                   AND earlier.created_at > now() - CAST(:within AS interval)
@@ -45,7 +48,9 @@ _QUEUE = sql(f"""
             ) >= CAST(:at_most AS int) AS loops
             FROM (
                 -- Later than what was heard before in the same transaction.
-                SELECT written.*, clock_timestamp() AS created_at
+                SELECT id, event_id, case_id, offer_id, recipient, purpose, answer_code, district,
+                       drill, phone, email, short_text, subject, long_text, routes, urgent,
+                       segments, reported_at, send_before, clock_timestamp() AS created_at
                 FROM unnest(
                     CAST(:ids AS uuid[]), CAST(:event_ids AS uuid[]), CAST(:case_ids AS uuid[]),
                     CAST(:offer_ids AS uuid[]), CAST(:recipients AS text[]),

@@ -109,7 +109,7 @@ _CONVERSATIONS = sql("""
     )
     SELECT newest.address, line.mine, line.body, line.at, line.meaning, line.code
     FROM newest CROSS JOIN LATERAL (
-        SELECT * FROM (
+        SELECT mine, body, at, meaning, code FROM (
             (SELECT false AS mine, body, received_at AS at, NULL AS meaning, NULL AS code
              FROM sandbox_messages
              WHERE address = newest.address ORDER BY received_at DESC LIMIT :lines)
@@ -126,7 +126,7 @@ _CONVERSATIONS = sql("""
     ORDER BY newest.last_at DESC, newest.address, line.at
 """)
 _LIVE_OFFERS = sql("""
-    SELECT * FROM (
+    SELECT address, offer_id, kind, answer_code, state, pending FROM (
         SELECT DISTINCT ON (m.offer_id)
             s.address, m.offer_id, coalesce(a.kind, 'offer') AS kind, m.answer_code,
             CASE WHEN a.kind = 'ping' AND a.respond_by <= now() THEN 'ended'

@@ -11,7 +11,8 @@ from asyncpg import UniqueViolationError
 from asyncpg.transaction import Transaction
 from sqlalchemy.exc import IntegrityError
 
-from shared.database import Database, _fetch, execute, is_transient, sql
+from shared import dead_letters
+from shared.database import Database, _fetch, execute, is_away, is_transient, sql
 from shared.inbox import InboxRow
 from tests.factories import case_reported
 
@@ -150,3 +151,70 @@ async def test_a_connection_that_asyncpg_can_no_longer_use_is_thrown_away_and_pa
         await _fetch(connection, sql("SELECT 1"), None)
     assert connection.terminated
     assert is_transient(broken.value)
+
+
+# --- a table that changes while we run ------------------------------------------------------------
+
+READ = sql("SELECT attempts FROM dead_letters")
+
+
+async def test_a_table_that_changed_is_read_again_on_a_fresh_connection(
+    intake_database: Database,
+) -> None:
+    """Each connection has the statement prepared; one of them finds out for all."""
+
+    async def read(ready: asyncio.Barrier) -> None:
+        async with intake_database.transaction() as session:
+            await execute(session, READ)
+            await ready.wait()  # so that each has a connection of its own
+
+    together = asyncio.Barrier(4)
+    await asyncio.gather(*(read(together) for _ in range(4)))
+    await intake_database.statement(sql("ALTER TABLE dead_letters ALTER attempts TYPE bigint"))
+
+    failures = []
+    for _ in range(8):
+        try:
+            async with intake_database.transaction() as session:
+                await execute(session, READ)
+        except asyncpg.InvalidCachedStatementError as error:
+            failures.append(error)
+    assert [is_transient(error) for error in failures] == [True]
+    assert not is_away(failures[0]), "the server is well: such a batch may be taken apart"
+
+
+async def test_a_statement_alone_is_prepared_anew_and_its_rows_are_ours(
+    intake_database: Database,
+) -> None:
+    parked = sql("""
+        INSERT INTO dead_letters (consumer, record_id, topic, partition, record_offset, headers,
+                                  error, attempts, state)
+        VALUES ('a', 'b', 'c', 0, 0, '', '', 7, 'parked') RETURNING id
+    """)
+    await intake_database.statement(parked)
+    await intake_database.statement(READ)
+    await intake_database.statement(sql("ALTER TABLE dead_letters ALTER attempts TYPE bigint"))
+    (row,) = await intake_database.statement(READ)
+    assert row.attempts == 7
+
+
+async def test_objects_are_read_again_after_their_table_has_changed(
+    intake_database: Database,
+) -> None:
+    async def read() -> None:
+        async with intake_database.transaction() as session:
+            await dead_letters.listed(session)
+
+    await read()
+    await intake_database.statement(sql("ALTER TABLE dead_letters ALTER attempts TYPE bigint"))
+    failures = []
+    for _ in range(4):
+        try:
+            await read()
+        except Exception as error:
+            failures.append(error)
+    assert [is_transient(error) for error in failures] in ([], [True])
+
+
+def test_a_feature_that_there_is_not_is_not_transient() -> None:
+    assert not is_transient(asyncpg.FeatureNotSupportedError("0A000"))
