@@ -226,11 +226,12 @@ class Relay:
             if not rows:
                 return 0
             fitting = [row for row in rows if row.payload is not None]
+            refused: list[Row] = []
             try:
                 async with asyncio.timeout(PUBLISH_TIMEOUT.total_seconds()):
                     if fitting:
                         await self._publish([_record(row) for row in fitting])
-                published, refused = fitting, []
+                published = fitting
             except RefusedAsTooLarge:
                 published, refused = await self._one_by_one(fitting[:CAREFUL_ROUND])
             await mark_published(session, [row.id for row in published])

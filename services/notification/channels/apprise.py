@@ -13,6 +13,7 @@ from functools import partial
 from urllib.parse import quote
 
 import apprise
+import requests
 
 from services.notification.channels import (
     Kind,
@@ -21,12 +22,27 @@ from services.notification.channels import (
     TransientFailure,
     UnknownOutcome,
 )
+from services.notification.channels.bounded import ANSWER_AT_MOST
 from services.notification.settings import NotificationSettings
 
 _PLACEHOLDER = re.compile(r"\{(phone|email|address)\}")
 
 # Its warnings name the addresses that could not be reached; ours name the message.
 logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+
+
+def _beginning(response: requests.Response) -> bytes | None:
+    """In place of ``requests.Response.content``, which reads and unpacks whatever comes."""
+    if response._content is False:
+        raw = response.raw
+        response._content = raw.read(ANSWER_AT_MOST, decode_content=True) if raw else None
+        response._content_consumed = True
+        response.close()
+    return response._content
+
+
+# Apprise's services call `requests` each in their own way, and nothing else here does.
+requests.Response.content = property(_beginning)  # type: ignore[assignment,method-assign]
 _IN_MEMORY = apprise.AppriseAsset(storage_mode="memory")  # nothing is left on the disk
 
 

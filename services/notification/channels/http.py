@@ -16,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 from services.notification.channels import PermanentFailure, TransientFailure, UnknownOutcome
+from services.notification.channels.bounded import text_of
 
 # In seconds. The other form (RFC 9110, 10.2.3) is a date of the provider's clock, which goes with
 # the date of its answer, not with ours.
@@ -40,7 +41,7 @@ class Reply:
         """The JSON object in the body; empty if there is none."""
         try:
             body = json.loads(self.text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return body if isinstance(body, dict) else {}
 
@@ -80,6 +81,9 @@ class Provider:
                     sock_connect=self.timeout_s / 3,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                # Unpacked here, and only so far: see text_of.
+                auto_decompress=False,
+                headers={"accept-encoding": "identity"},
                 # aiohttp itself would look into the environment for every single call.
                 proxy=_proxy(self.url),
             )
@@ -118,9 +122,7 @@ class Provider:
 
     async def _request(self, method: str, url: str, **given: Any) -> Reply:
         async with self._session.request(method, url, allow_redirects=False, **given) as answer:
-            return Reply(
-                answer.status, await answer.text(errors="replace"), retry_after(answer.headers)
-            )
+            return Reply(answer.status, await text_of(answer), retry_after(answer.headers))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -67,7 +67,7 @@ class Rule:
             return None if match is None else str(match[1] if match.re.groups else match[0])
         try:
             value = field(json.loads(answer), self.pattern)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         if value is None or (self.values is not None and value not in self.values):
             return None

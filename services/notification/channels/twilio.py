@@ -34,8 +34,9 @@ TRY_AGAIN = {401, 403, 404, 408, 429}
 TRY_AGAIN_CODES = {20003, 20404, 20429, 14107}
 # Clocks differ: a message that Twilio made a little before our call may be ours.
 CLOCKS_DIFFER = timedelta(minutes=1)
-PAGE = 100
-PAGES = 5
+# A page of more would not fit into what is read of an answer.
+PAGE = 25
+PAGES = 20
 
 # https://www.twilio.com/docs/messaging/api/message-resource#message-status-values
 _STATES: Mapping[str, Literal["sent", "delivered", "undelivered"]] = {
