@@ -101,8 +101,12 @@ async def _service(settings: Settings, name: str) -> ServiceStatus:
         async with database.transaction() as session:
             alive = await instances.alive(session)
             found.outbox_events, found.outbox_age_seconds = await outbox.unpublished(session)
-            found.set_aside = set_aside.in_words(await set_aside.listed(session))
-            found.dead_letters = sum((await dead_letters.open_per_consumer(session)).values())
+            letters = await dead_letters.open_per_consumer(session)
+            found.set_aside = [
+                *set_aside.in_words(await set_aside.listed(session)),
+                *outbox.in_words(letters.get(outbox.letters_of(name), 0)),
+            ]
+            found.dead_letters = sum(letters.values())
     except Exception as error:
         if not is_transient(error):
             raise

@@ -322,7 +322,7 @@ class HeldCases(Contract):
     )
     look_by: Moment = Field(description="when the search begins by itself, for the first of them")
     utc_offset_minutes: int = Field(description="of the district, for times in messages")
-    coordinators: list[Coordinator]
+    coordinators: list[Coordinator] = Field(json_schema_extra={"maxItems": COORDINATORS_AT_MOST})
 
 
 class CasesHeld(Event[HeldCases]):

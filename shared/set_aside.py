@@ -304,7 +304,8 @@ async def give_up(session: AsyncSession, consumer: str, case_id: UUID) -> DeadLe
             DELETE FROM set_aside
             WHERE id = (SELECT id FROM set_aside
                         WHERE consumer = :consumer AND case_id = :case_id ORDER BY id LIMIT 1)
-            RETURNING *
+            RETURNING id, consumer, case_id, event_id, topic, partition, record_offset,
+                      key, payload, headers, attempts, error
         """),
         {"consumer": consumer, "case_id": case_id},
     )

@@ -440,8 +440,10 @@ _OFFERS = sql("""
 _BESIDE = sql("""
     SELECT case_id, r.contact, r.told_of_help,
            h.look_by IS NOT NULL AND h.begun_at IS NULL AS held, h.begun_at IS NOT NULL AS behind
-    FROM (SELECT * FROM reporters WHERE case_id = ANY (CAST(:ids AS uuid[]))) AS r
-    FULL JOIN (SELECT * FROM held_cases WHERE case_id = ANY (CAST(:ids AS uuid[]))) AS h
+    FROM (SELECT case_id, contact, told_of_help FROM reporters
+          WHERE case_id = ANY (CAST(:ids AS uuid[]))) AS r
+    FULL JOIN (SELECT case_id, look_by, begun_at FROM held_cases
+               WHERE case_id = ANY (CAST(:ids AS uuid[]))) AS h
          USING (case_id)
 """)
 _TOLD_OF_HELP = sql("""
