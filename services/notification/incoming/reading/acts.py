@@ -324,7 +324,7 @@ _ARRIVING = Rule(
     (),
     (*_ALWAYS, _nothing_delays, _arrives_from_now),
 )
-_ARRIVED = Rule(_AROUND | {"arrived", "already"}, ("there",), (*_ALWAYS, _is_no_until))
+_ARRIVED = Rule(_AROUND | {"arrived", "already", "now"}, ("there",), (*_ALWAYS, _is_no_until))
 _DONE = Rule(
     _AROUND | {"done", "handled", "already", "to"},
     (*_ENDS, "about", "there", "person", "family", "named"),
