@@ -242,6 +242,7 @@ def _print_addresses(stack: "Stack") -> None:
         f"Phones, answers    {stack.url('notification')}/sandbox",
         f"Public feed        {stack.environment['JANGKAU_KAFKA_BOOTSTRAP_SERVERS']}, public.cases",
         f"API documents      {intake}/openapi.json",
+        f"Metrics            {', '.join(map(stack.metrics_url, SERVICES))}",
         "Where all stands   .venv/bin/jangkau status",
         "Story of a case    .venv/bin/jangkau case CODE",
         f"Kept in            {stack.data_dir}",

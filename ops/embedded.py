@@ -31,6 +31,7 @@ log = structlog.get_logger("embedded")
 
 PROJECT = Path(__file__).parents[1]
 PORTS = {"intake": 8001, "assignment": 8002, "notification": 8003}
+METRICS_ABOVE = 1000  # as a service chooses by itself
 READY_WITHIN_S = 60
 # A service that ends more often than this before it is ready will not start at all.
 STARTS_AGAIN = 2
@@ -90,6 +91,7 @@ class Stack:
     output: Output
     command: Command = production_command
     ports: dict[str, int] = field(default_factory=dict)
+    metrics_ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
     last_lines: dict[str, deque[str]] = field(
@@ -122,6 +124,10 @@ class Stack:
         told = {**os.environ, **self.environment}
         return {"authorization": f"Bearer {told.get('JANGKAU_AGENCY_TOKEN', AGENCY_TOKEN)}"}
 
+    def metrics_url(self, service: str) -> str:
+        """Where a service shows its metrics, on this machine only."""
+        return f"http://127.0.0.1:{self.metrics_ports[service]}/metrics"
+
     def database(self, service: str) -> Database:
         """Connections to a service's database, closed when the stack stops."""
         if service not in self._databases:
@@ -144,6 +150,7 @@ class Stack:
                 **os.environ,
                 **self.environment,
                 "JANGKAU_PORT": str(self.ports[name]),
+                "JANGKAU_METRICS_PORT": str(self.metrics_ports[name]),
             },
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
@@ -210,6 +217,7 @@ class Stack:
                 await asyncio.sleep(min(0.2 * self.restarts[name], 5))
                 # Somebody may have taken its port between our look and its start.
                 self.ports[name] = free_port(preferred=self.ports[name])
+                self.metrics_ports[name] = free_port(preferred=self.metrics_ports[name])
                 await self.start_service(name)
 
     async def _broker_was_lost(self) -> None:
@@ -330,6 +338,8 @@ async def running(
             await stack.start_broker()
         for name in SERVICES:
             stack.ports[name] = free_port(preferred=PORTS[name] if fixed_ports else None)
+            wanted = PORTS[name] + METRICS_ABOVE if fixed_ports else None
+            stack.metrics_ports[name] = free_port(preferred=wanted)
             if fixed_ports and stack.ports[name] != PORTS[name]:
                 output("stack", f"{PORTS[name]} is in use; {name} takes {stack.ports[name]}")
             await stack.start_service(name)

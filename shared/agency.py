@@ -4,7 +4,8 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Header
+from fastapi import Header, Security
+from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 
 from shared.errors import Problem
@@ -13,6 +14,8 @@ REFUSAL = "This is for the agency: send its token as a Bearer."
 WRONG_TOKEN = "This is not the agency's token."  # noqa: S105 - a sentence
 
 Authorization = Annotated[str, Header(include_in_schema=False)]
+# For the API documents alone: it reads nothing that is not read below.
+_DOCUMENTED = HTTPBearer(scheme_name="agency", description="the agency's token", auto_error=False)
 
 
 def agency_only(
@@ -23,7 +26,9 @@ def agency_only(
     ``refusal`` is what all others are told, with 403.
     """
 
-    async def check(authorization: Authorization = "") -> None:
+    async def check(
+        _: Annotated[object, Security(_DOCUMENTED)], authorization: Authorization = ""
+    ) -> None:
         if token is not None and not _shows(authorization, token):
             raise Problem(403, refusal)
 

@@ -1,12 +1,13 @@
 """What a client gets when something is wrong: RFC 9457 problem details with a plain sentence."""
 
+import json
 import math
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
@@ -17,6 +18,19 @@ from shared.database import DATABASE_ERRORS, brief, is_transient
 log = structlog.get_logger("http")
 
 PROBLEM_JSON = "application/problem+json"
+
+# What an answer says if it says nothing else itself. Many hold personal data or a code that opens
+# something; none is a document that a browser should run anything of. Pages have a policy of their
+# own (shared/pages.py).
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex",
+}
 
 TITLES = {
     400: "Bad request",
@@ -84,6 +98,15 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 COME_AGAIN = (429, 503)
 
 
+class _Json(JSONResponse):
+    """JSON that can also name a field which a caller has made of half a character."""
+
+    def render(self, content: Any) -> bytes:
+        """As bytes, with a question mark for what is no character."""
+        whole = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        return whole.encode("utf-8", "replace")
+
+
 class Problem(Exception):
     """A request that is refused. ``errors`` are pairs of the field and a sentence about it;
     ``retry_after`` is when it is worth trying again."""
@@ -115,7 +138,7 @@ class Problem(Exception):
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(max(math.ceil(self.retry_after.total_seconds()), 1))
-        return JSONResponse(body, self.status, headers, media_type=PROBLEM_JSON)
+        return _Json(body, self.status, headers, media_type=PROBLEM_JSON)
 
 
 # pydantic's words are for programmers; these are for whoever typed the request.
@@ -145,6 +168,12 @@ def _sentence(error: dict[str, Any]) -> tuple[str, str]:
     if field.endswith("latitude") and error["type"] == "less_than_equal":
         told += " (are latitude and longitude swapped?)"
     return field or "body", told if told.endswith(".") else told + "."
+
+
+async def json_only(content_type: Annotated[str, Header(include_in_schema=False)] = "") -> None:
+    """A dependency that refuses a body which does not say that it is JSON."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise Problem(415, "Send the body as JSON, with content-type: application/json.")
 
 
 # Above this no report and no answer is genuine.
@@ -225,7 +254,10 @@ def install(app: FastAPI, *, body_limits: Mapping[str, int] | None = None) -> No
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> Response:
-        return Problem(500, "Something is broken on our side. It has been logged.").response()
+        answer = Problem(500, "Something is broken on our side. It has been logged.").response()
+        # This one is made outside all middleware (shared/doors.py).
+        answer.headers.update(HEADERS)
+        return answer
 
     async def away(request: Request, error: Exception) -> Response:
         if not is_transient(error):

@@ -14,16 +14,28 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any, Literal
 
 import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from shared import dead_letters, errors, inbox, instances, outbox, set_aside, topics
+from shared import (
+    api_documents,
+    dead_letters,
+    doors,
+    errors,
+    inbox,
+    instances,
+    metrics_server,
+    outbox,
+    set_aside,
+    topics,
+)
 from shared.consume import Consumer, Handler
 from shared.database import Database, brief, execute, is_transient, sql
 from shared.districts import Districts
@@ -51,6 +63,20 @@ TAKE_UP_EVERY = timedelta(seconds=1)
 STUCK_AFTER = 4
 
 Work = Callable[[Loop], Awaitable[None]]
+
+
+class Liveness(BaseModel):
+    """Whether a process makes progress, and what hinders it, in words."""
+
+    status: Literal["ok", "stuck"]
+    problems: list[str]
+
+
+class Readiness(BaseModel):
+    """Whether requests can be served."""
+
+    status: Literal["ok", "database away"]
+    joining: list[str] = Field(default=[], description="consumers without a partition yet")
 
 
 @dataclass
@@ -113,6 +139,7 @@ class Service:
     def loop(self, name: str, work: Work, *, limit: timedelta | None = None) -> None:
         """Let ``work`` run for as long as the process; it beats its loop at every turn."""
         loop = self.health.loop(name, limit or self.settings.stalled_after)
+        LOOP_AGE.labels(name).set_function(lambda: loop.age.total_seconds())
         self.work.append((loop, work))
 
     def app(self) -> FastAPI:
@@ -134,6 +161,8 @@ class Service:
         errors.install(app, body_limits=self.body_limits)
         if self.settings.proxies:
             app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=self.settings.proxies)
+        doors.install(app)
+        api_documents.install(app)
         return app
 
     @asynccontextmanager
@@ -241,8 +270,12 @@ class Service:
     def _operations(self) -> APIRouter:
         router = APIRouter(tags=["operations"])
 
-        @router.get("/health/live")
+        stuck: dict[int | str, Any] = {503: {"model": Liveness, "description": "Stuck"}}
+        away: dict[int | str, Any] = {503: {"model": Readiness, "description": "Not ready"}}
+
+        @router.get("/health/live", response_model=Liveness, responses=stuck)
         async def live() -> Response:
+            """Whether the loops of this process make progress."""
             problems = self.health.problems()
             return JSONResponse(
                 {
@@ -253,8 +286,9 @@ class Service:
                 503 if problems else 200,
             )
 
-        @router.get("/health/ready")
+        @router.get("/health/ready", response_model=Readiness, responses=away)
         async def ready() -> Response:
+            """Whether requests can be served, and which consumers have not joined yet."""
             try:
                 async with asyncio.timeout(2):
                     await self.database.statement(sql("SELECT 1"))
@@ -265,12 +299,6 @@ class Service:
             return JSONResponse(
                 {"status": "ok", "joining": [c.name for c in self.consumers if not c.joined]}
             )
-
-        @router.get("/metrics")
-        async def metrics() -> Response:
-            for loop in self.health.loops:
-                LOOP_AGE.labels(loop.name).set(loop.age.total_seconds())
-            return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
         return router
 
@@ -348,5 +376,7 @@ def serve(service: Service) -> int:
 
     service.stop = stop  # type: ignore[method-assign]
     threading.Thread(target=service.watch, name="watchdog", daemon=True).start()
-    server.run()
+    with metrics_server.serving(settings.host, settings.port_of_metrics) as port:
+        log.info("metrics.served", port=port)
+        server.run()
     return 1 if service.failure is not None or not server.started else 0

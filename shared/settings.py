@@ -72,7 +72,10 @@ class Settings(BaseSettings):
 
     environment: Literal["development", "production"] = "development"
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: int = Field(default=8000, ge=0, le=65_535)
+    # Where /metrics is, on the same host and never behind the public address. Unsaid: the port
+    # above plus 1000, so that several services on one machine do not meet.
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     # Proxies in front of us, as addresses or networks with commas: only what they say of where a
     # request comes from (X-Forwarded-For, -Proto) is believed. None: the connection itself counts.
     trusted_proxies: str = ""
@@ -142,6 +145,22 @@ class Settings(BaseSettings):
             if network.prefixlen == 0:
                 raise ValueError(f"{written} is everybody: anyone could choose their own address")
         return proxies
+
+    @model_validator(mode="after")
+    def metrics_have_a_port_of_their_own(self) -> Self:
+        """Refuse to show the metrics to whom the service answers."""
+        if self.port and self.port_of_metrics == self.port:
+            raise ValueError("JANGKAU_METRICS_PORT must not be JANGKAU_PORT: that one is public")
+        if self.port_of_metrics > 65_535:
+            raise ValueError("JANGKAU_METRICS_PORT must be set where JANGKAU_PORT is above 64535")
+        return self
+
+    @property
+    def port_of_metrics(self) -> int:
+        """The port of ``/metrics``; 0 takes any that is free."""
+        if self.metrics_port is not None:
+            return self.metrics_port
+        return self.port + 1000 if self.port else 0
 
     @property
     def proxies(self) -> list[str]:

@@ -14,7 +14,7 @@ from shared.agency import agency_only
 from shared.contacts import Email, Phone
 from shared.database import Database
 from shared.districts import District
-from shared.errors import Problem
+from shared.errors import Problem, json_only, refusals
 from shared.places import PlaceError
 from shared.words import Line
 
@@ -147,7 +147,11 @@ def router(
             raise Problem(404, str(error)) from error
         return ListedVolunteer.model_validate(found)
 
-    @api.patch("/volunteers/{volunteer_id}")
+    @api.patch(
+        "/volunteers/{volunteer_id}",
+        dependencies=[Depends(json_only)],
+        responses=refusals(409),
+    )
     async def change(volunteer_id: UUID, wanted: VolunteerChange) -> ListedVolunteer:
         """Change some fields of a volunteer; all or nothing.
 

@@ -12,7 +12,7 @@ from services.assignment.turn import STATES, Case
 from shared.agency import agency_only
 from shared.database import Database
 from shared.districts import District
-from shared.errors import Problem
+from shared.errors import Problem, json_only, refusals
 from shared.events import Place
 
 Code = Annotated[
@@ -91,7 +91,7 @@ def router(
             raise Problem(404 if error.missing else 409, error.message) from error
         return CaseState.model_validate(case, from_attributes=True)
 
-    @api.post("/{code}/assign")
+    @api.post("/{code}/assign", dependencies=[Depends(json_only)], responses=refusals(409))
     async def assign(code: Code, wanted: Assignment) -> CaseState:
         """Give the case to a volunteer, whether they were asked or not; it is theirs at once.
 
@@ -100,7 +100,7 @@ def router(
         """
         return await act(coordination.assign, code, wanted)
 
-    @api.post("/{code}/release")
+    @api.post("/{code}/release", dependencies=[Depends(json_only)], responses=refusals(409))
     async def release(code: Code, wanted: Act) -> CaseState:
         """Take the case back from whoever has it, who is told; others are asked at once.
 
@@ -108,12 +108,12 @@ def router(
         """
         return await act(coordination.release, code, wanted)
 
-    @api.post("/{code}/close")
+    @api.post("/{code}/close", dependencies=[Depends(json_only)], responses=refusals(409))
     async def close(code: Code, wanted: Closing) -> CaseState:
         """End the case; whoever was asked or had it is told."""
         return await act(coordination.close, code, wanted)
 
-    @api.post("/{code}/notes")
+    @api.post("/{code}/notes", dependencies=[Depends(json_only)], responses=refusals(409))
     async def note(code: Code, wanted: Act) -> CaseState:
         """Add a line to the case's story, closed or not."""
         return await act(coordination.note, code, wanted)

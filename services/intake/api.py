@@ -18,7 +18,7 @@ from services.intake.settings import IntakeSettings
 from shared.agency import signed_in
 from shared.database import Database
 from shared.districts import District
-from shared.errors import Problem, refusals
+from shared.errors import Problem, json_only, refusals
 from shared.places import DistrictAway, PlaceError
 from shared.tracing import traceparent_of
 
@@ -42,12 +42,6 @@ class ReportStatus(BaseModel):
     approximate_place: bool
     received_at: datetime
     changed_at: datetime
-
-
-async def json_only(content_type: Annotated[str, Header(include_in_schema=False)] = "") -> None:
-    """Refuse a body that does not say it is JSON."""
-    if content_type.partition(";")[0].strip().lower() != "application/json":
-        raise Problem(415, "Send the report as JSON, with content-type: application/json.")
 
 
 _OWN_NAME = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
@@ -156,7 +150,6 @@ def router(
         if found is None:
             await unknown_codes.missed(caller)
             raise Problem(404, "There is no report with this code. Please check it.")
-        response.headers["Cache-Control"] = "no-store"
         return ReportStatus(**asdict(found))
 
     return api

@@ -20,8 +20,9 @@ from services.notification.models import SandboxMessage
 from services.notification.phones import Phone
 from services.notification.texts import TEMPLATES, ZONES
 from shared.database import Database
-from shared.errors import Problem
+from shared.errors import Problem, refusals
 from shared.events import Answer, Outcome
+from shared.pages import HEADERS
 from shared.words import storable
 
 WESTERN = 420
@@ -34,6 +35,7 @@ LINES_OF_ONE = 60
 JSON = "application/json"
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 NO_OFFER = "There is no such offer on any fake phone. Please check its id."
+SEE_OTHER = {"description": "Stored; back to the page, after its form"}
 KEY_USED = "This Idempotency-Key was used for another answer; take a new one."
 
 
@@ -141,6 +143,14 @@ def _kind(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def _headers(mode: str) -> dict[str, str]:
+    """As for every page, but the conversation stands in a frame of the page of its phone."""
+    policy = HEADERS["Content-Security-Policy"] + "; frame-src 'self'"
+    if mode == "frame":
+        policy = policy.replace("frame-ancestors 'none'", "frame-ancestors 'self'")
+    return {**HEADERS, "Content-Security-Policy": policy}
+
+
 def _back(phone: str | None) -> RedirectResponse:
     """To where a form came from: a phone of its own, or all."""
     where = f"/sandbox?phone={quote(phone, safe='')}" if phone else "/sandbox"
@@ -165,7 +175,10 @@ def router(database: Database, *, office: Office) -> APIRouter:
             "offset": timedelta(minutes=WESTERN),
             "zone": ZONES[WESTERN],
         }
-        return pages.TemplateResponse(request, "sandbox.html", defaults | values)
+        shown_page = defaults | values
+        return pages.TemplateResponse(
+            request, "sandbox.html", shown_page, headers=_headers(str(shown_page["mode"]))
+        )
 
     @api.get("/", include_in_schema=False)
     async def to_the_phones() -> RedirectResponse:
@@ -234,7 +247,7 @@ def router(database: Database, *, office: Office) -> APIRouter:
         "/sandbox/answers",
         status_code=202,
         response_model=Given,
-        responses={303: {"description": "Stored; back to the page, after its form"}},
+        responses={303: SEE_OTHER, **refusals(404)},
         openapi_extra=_body(NewAnswer),
     )
     async def give(
@@ -270,7 +283,7 @@ def router(database: Database, *, office: Office) -> APIRouter:
         "/sandbox/replies",
         status_code=202,
         response_model=Stored,
-        responses={303: {"description": "Stored; back to the page, after its form"}},
+        responses={303: SEE_OTHER},
         openapi_extra=_body(NewReply),
     )
     async def reply(

@@ -7,11 +7,16 @@ from typing import Any
 import httpx2
 import pytest
 
+from services.assignment.app import compose as compose_assignment
+from services.assignment.settings import AssignmentSettings
 from services.intake.app import compose as compose_intake
 from services.intake.settings import IntakeSettings
+from services.notification.app import compose as compose_notification
+from services.notification.settings import NotificationSettings
 from shared.database import Database, execute, sql
 from shared.districts import District, _with_villages
 from shared.service import Service
+from shared.settings import SERVICES
 from tests.conftest import MakeSettings
 
 
@@ -88,3 +93,21 @@ async def intake(settings_without_kafka: MakeSettings) -> AsyncIterator[Door]:
     door = open_door(compose_intake(await settings_without_kafka(IntakeSettings)))
     yield door
     await door.close()
+
+
+@pytest.fixture(params=SERVICES)
+async def door(
+    request: pytest.FixtureRequest, settings_without_kafka: MakeSettings
+) -> AsyncIterator[Door]:
+    """Each service in turn, without its loops."""
+    make = settings_without_kafka
+    match request.param:
+        case "intake":
+            service: Service = compose_intake(await make(IntakeSettings))
+        case "assignment":
+            service = compose_assignment(await make(AssignmentSettings))
+        case _:
+            service = compose_notification(await make(NotificationSettings))
+    opened = open_door(service)
+    yield opened
+    await opened.close()

@@ -1,41 +1,13 @@
 """What every service answers to those who run it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
-import pytest
+from prometheus_client import generate_latest
 
-from services.assignment.app import compose as compose_assignment
-from services.assignment.settings import AssignmentSettings
-from services.intake.app import compose as compose_intake
-from services.intake.settings import IntakeSettings
-from services.notification.app import compose as compose_notification
-from services.notification.settings import NotificationSettings
 from shared import instances
 from shared.health import Loop
-from shared.service import Service
-from shared.settings import SERVICES
-from tests.conftest import MakeSettings
-from tests.integration.conftest import Door, open_door
-
-
-@pytest.fixture(params=SERVICES)
-async def door(
-    request: pytest.FixtureRequest, settings_without_kafka: MakeSettings
-) -> AsyncIterator[Door]:
-    """Each service in turn, without its loops."""
-    make = settings_without_kafka
-    match request.param:
-        case "intake":
-            service: Service = compose_intake(await make(IntakeSettings))
-        case "assignment":
-            service = compose_assignment(await make(AssignmentSettings))
-        case _:
-            service = compose_notification(await make(NotificationSettings))
-    opened = open_door(service)
-    yield opened
-    await opened.close()
+from tests.integration.conftest import Door
 
 
 async def test_a_service_is_alive_while_its_loops_turn_and_stuck_when_they_do_not(
@@ -84,7 +56,7 @@ async def test_a_service_reports_itself_and_its_sizes(door: Door) -> None:
         await asyncio.wait([reporting])
     assert found[0].name.startswith(f"jangkau-{door.service.name}-")
     assert found[0].problems == []
-    metrics = (await door.http.get("/metrics")).text
+    metrics = generate_latest().decode()
     assert f'jangkau_outbox_unpublished_rows{{service="{door.service.name}"}} 0.0' in metrics
     assert 'jangkau_loop_age_seconds{loop="relay"}' in metrics
 
