@@ -509,6 +509,9 @@ class RunLowBudget(Contract):
     day: str = Field(description="the district's own, such as 2026-11-24")
     used: int = Field(ge=0)
     budget: int = Field(ge=0)
+    ceiling: bool = Field(
+        default=False, description="true: it is spent, and not even what is urgent goes by SMS"
+    )
 
 
 class SmsBudgetRunLow(Event[RunLowBudget]):

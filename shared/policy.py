@@ -87,12 +87,17 @@ class Messages:
     """How the district's messages go out.
 
     ``channels`` are tried in this order (empty: the installation's own). ``sms_a_day`` is in
-    segments; ``warn_at`` is the share of it at which coordinators are told. ``ping_every``: how
+    segments, ``urgent_sms_a_day`` is how many go out at the very most, urgent or not; ``warn_at``
+    is the share of the first at which coordinators are told. ``acknowledgements_a_day`` and
+    ``news_a_day`` are for one reporter, of all their cases together. ``ping_every``: how
     often volunteers of whom nothing was heard meanwhile are asked for a sign of life.
     """
 
     channels: tuple[str, ...] = ()
     sms_a_day: int | None = None
+    urgent_sms_a_day: int = 5000
+    acknowledgements_a_day: int = 3
+    news_a_day: int = 10
     warn_at: float = 0.8
     ping_every: timedelta | None = None
     ping_at: time = time(9)
@@ -413,10 +418,23 @@ class _Messages(TomlTable):
         list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")]], AfterValidator(_each_once)
     ] = []
     sms_a_day: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    urgent_sms_a_day: Annotated[int, Field(ge=0, le=10_000_000)] = 5000
+    acknowledgements_a_day: Annotated[int, Field(ge=0, le=1000)] = 3
+    news_a_day: Annotated[int, Field(ge=0, le=1000)] = 10
     warn_at_percent: Annotated[float, Field(ge=1, le=100)] = 80
     ping_every_days: Annotated[float, Field(ge=1, le=366)] | None = None
     ping_at: _TimeOfDay = time(9)
     ping_within_hours: Annotated[float, Field(gt=0, le=168)] = 24
+
+    @model_validator(mode="after")
+    def _above_the_budget(self) -> "_Messages":
+        # Whoever has a budget above our default means it.
+        if "urgent_sms_a_day" not in self.model_fields_set:
+            self.urgent_sms_a_day = max(self.urgent_sms_a_day, 2 * (self.sms_a_day or 0))
+        if self.urgent_sms_a_day < (self.sms_a_day or 0):
+            sentence = f"must be at least the {self.sms_a_day} of sms_a_day"
+            _refuse([(("urgent_sms_a_day",), sentence)])
+        return self
 
     @field_validator("ping_at")
     @classmethod
@@ -433,6 +451,9 @@ class _Messages(TomlTable):
         return Messages(
             channels=tuple(self.channels),
             sms_a_day=self.sms_a_day,
+            urgent_sms_a_day=self.urgent_sms_a_day,
+            acknowledgements_a_day=self.acknowledgements_a_day,
+            news_a_day=self.news_a_day,
             warn_at=self.warn_at_percent / 100,
             ping_every=timedelta(days=self.ping_every_days) if self.ping_every_days else None,
             ping_at=self.ping_at,

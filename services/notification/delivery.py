@@ -33,7 +33,7 @@ from services.notification.channels import (
 )
 from services.notification.messages import WORK
 from services.notification.offers import BROUGHT, OVER
-from services.notification.routes import TRIED, Routes, is_paid
+from services.notification.routes import TRIED, Routes, is_metered
 from shared.database import Database, brief, execute, is_transient, sql, wakes
 from shared.health import Loop
 from shared.words import storable
@@ -126,7 +126,7 @@ _MESSAGE = """m.id, m.district, m.phone, m.email, m.short_text, m.subject, m.lon
               m.attempts, m.look_ups, m.send_before"""
 # What is over is looked at here too: a call that failed can put a message back after its end.
 _DUE = f"""
-    SELECT m.id, m.district, m.segments, m.urgent, now() AS now FROM messages m
+    SELECT m.id, m.district, m.segments, m.urgent, m.purpose, now() AS now FROM messages m
     WHERE m.state = 'queued' AND m.channel = :channel AND m.next_attempt_at <= now()
       AND m.send_before > now() AND NOT {OVER}
       -- Somebody may have stopped a way meanwhile; before routes were, there are none.
@@ -397,7 +397,7 @@ class Delivery:
 
     async def _take(self, limit: int) -> list[Due]:
         taken_at = time.monotonic()
-        if is_paid(self.channel) and budget.is_limited(self.routes):
+        if is_metered(self.channel) and self.routes.districts:
             rows = await self._take_within_budget(limit)
         else:
             rows = await self.database.statement(_TAKE, {"limit": limit, **self._announcing()})
@@ -562,7 +562,7 @@ class Delivery:
         if self.channel.supports_receipts:
             called = [(each.due.message_id, each.provider_id) for each in outcomes]
             await receipts.catch_up(session, self.channel.name, called, routes=self.routes)
-        if is_paid(self.channel):
+        if is_metered(self.channel):
             spared = [row for row in rows if row.what == "cost nothing"]
             await budget.give_back(session, spared, routes=self.routes)
 

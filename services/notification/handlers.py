@@ -10,6 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.notification import asked, letters, messages, offers
 from services.notification.letters import SILENT_REASONS, Letter, LinkTo
+from services.notification.reporters import within_limits
 from services.notification.routes import Routes
 from shared.consume import Handler
 from shared.districts import Districts
@@ -57,13 +58,17 @@ class Office:
         """Store the letters; they go out after the commit."""
         await messages.queue(session, written, routes=self.routes)
 
+    async def to_reporters(self, session: AsyncSession, written: Sequence[Letter]) -> None:
+        """The same, as many as one person is to get in a day."""
+        await self.send(session, await within_limits(session, written, routes=self.routes))
+
 
 def on_intake_cases(office: Office) -> Handler:
     """Tell reporters that their report has come in."""
 
     async def handle(session: AsyncSession, events: list[CaseReported]) -> None:
-        written = (letters.acknowledgement(event) for event in events)
-        await office.send(session, [letter for letter in written if letter])
+        written = map(letters.acknowledgement, events)
+        await office.to_reporters(session, [letter for letter in written if letter])
 
     return handle
 
@@ -164,7 +169,7 @@ async def _progressed(
 ) -> None:
     """The reporter hears that somebody comes, and of the end."""
     written = map(letters.progress, events)
-    await office.send(session, [letter for letter in written if letter])
+    await office.to_reporters(session, [letter for letter in written if letter])
 
 
 async def _on_duty(session: AsyncSession, events: Sequence[DutyAnswered], office: Office) -> None:

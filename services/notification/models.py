@@ -52,6 +52,18 @@ class Message(SQLModel, table=True):
             postgresql_where=text("look_up_at IS NOT NULL"),
         ),
         Index("messages_recipient", "recipient", "created_at"),
+        Index(
+            "messages_reporter_phone",
+            "phone",
+            "created_at",
+            postgresql_where=text("purpose IN ('acknowledged', 'news_accepted', 'news_closed')"),
+        ),
+        Index(
+            "messages_reporter_email",
+            text("lower(email)"),
+            "created_at",
+            postgresql_where=text("purpose IN ('acknowledged', 'news_accepted', 'news_closed')"),
+        ),
     )
 
     id: UUID = Field(primary_key=True)
@@ -215,6 +227,8 @@ class Spending(SQLModel, table=True):
     day: date = Field(sa_column=Column(Date, primary_key=True))
     segments: int
     warned_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
+    # When coordinators heard that nothing goes out by SMS any more.
+    ceiling_told_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
 
 
 class Inbound(SQLModel, table=True):

@@ -83,6 +83,11 @@ def is_paid(channel: Channel) -> bool:
     return channel.kind == "sms" and channel.cost_per_segment > 0
 
 
+def is_metered(channel: Channel) -> bool:
+    """Whether what goes out by this channel counts as SMS, whatever we know of its price."""
+    return channel.kind == "sms" and channel.name != "sandbox"
+
+
 def policy_problem(channels: Sequence[Channel], district: District) -> str | None:
     """Why this installation cannot do what a district's policy says; None if it can.
 

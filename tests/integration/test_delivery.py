@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from services.notification import texts
 from services.notification.channels import (
@@ -20,15 +21,18 @@ from services.notification.messages import SAME_TEXT_AT_MOST, heed_stop
 from services.notification.settings import NotificationSettings
 from shared.database import Database
 from shared.districts import District
-from shared.events import OfferUnreachable, PingUnreachable, SmsBudgetRunLow
+from shared.events import CaseReported, OfferUnreachable, PingUnreachable, SmsBudgetRunLow
 from shared.health import Loop
 from shared.policy import Messages
 from tests.factories import (
     DISTRICT,
     answer_judged,
+    case_progressed,
+    case_reported,
     offer_closed,
     offer_made,
     offered_volunteer,
+    reporter,
     volunteer_pinged,
 )
 from tests.integration.conftest import one, rows, run
@@ -795,6 +799,102 @@ async def test_a_message_of_two_segments_costs_two(
     )
     await senders.send("sms")
     assert await one(senders.database, "SELECT segments FROM spending") == 2
+
+
+async def test_beyond_the_ceiling_not_even_what_is_urgent_goes_by_sms(
+    sending: Make, districts: dict[str, District]
+) -> None:
+    own = district_with(districts, urgent_sms_a_day=3)
+    sms, mail = Scripted(), mail_channel()
+    both = sending(sms, mail, districts=own)
+    await both.queue(*(offer_made(urgency="urgent") for _ in range(8)))
+    for _ in range(3):
+        await both.send("sms")
+    asked = [each for each in sms.sent if "MENDESAK" in each.short_text]
+    assert len(asked) == 3
+    await both.send("email")
+    assert len([each for each in mail.sent if "MENDESAK" in each.long_text]) == 5
+    # Those who can raise it hear of it once, by SMS as well.
+    told = await rows(both.database, "SELECT state FROM messages WHERE purpose = 'ceiling'")
+    of_the_district = [c for c in own[DISTRICT].policy.coordinators if c.subdistrict is None]
+    assert [row.state for row in told] == ["sent"] * len(of_the_district)
+    (event,) = [e for e in await said(both.database) if isinstance(e, SmsBudgetRunLow)]
+    assert (event.data.used, event.data.budget, event.data.ceiling) == (3, 3, True)
+
+
+async def test_a_ceiling_counts_also_where_the_price_is_not_known(
+    sending: Make, districts: dict[str, District]
+) -> None:
+    sms = Scripted(cost_per_segment=0)
+    senders = sending(sms, districts=district_with(districts, urgent_sms_a_day=2))
+    await senders.queue(*(offer_made(urgency="urgent") for _ in range(5)))
+    await senders.send("sms")
+    assert len(sms.sent) == 2
+
+
+# --- reporters ------------------------------------------------------------------------------------
+
+VICTIM = "+6281299998888"
+
+
+def about(**contact: str | None) -> CaseReported:
+    """Somebody's report, with this contact."""
+    budi = reporter(**{"name": "Budi", "phone": VICTIM, "email": None, **contact})
+    reported = case_reported(code=f"R{uuid7().int % 10**9}", reporter=budi)
+    return reported.model_copy(update={"time": datetime.now(UTC)})
+
+
+@pytest.mark.parametrize("at_once", [25, 4, 1])
+async def test_a_strangers_number_is_written_to_a_few_times_a_day_however_often_it_is_given(
+    sending: Make, at_once: int
+) -> None:
+    sms = Scripted()
+    senders = sending(sms)
+    for begin in range(0, 25, at_once):
+        await senders.report(*(about() for _ in range(begin, min(begin + at_once, 25))))
+        await senders.send("sms")
+    assert len(sms.sent) == 3
+    await senders.report(about(phone="+6281277776666"))
+    await senders.send("sms")
+    assert len(sms.sent) == 4
+    await run(senders.database, "UPDATE messages SET created_at = now() - interval '1 day'")
+    await senders.report(about())
+    await senders.send("sms")
+    assert len(sms.sent) == 5
+
+
+async def test_two_processes_together_write_no_more(sending: Make) -> None:
+    one_of, other = sending(Scripted()), sending(Scripted())
+    await asyncio.gather(*(each.report(about()) for _ in range(6) for each in (one_of, other)))
+    assert await one(one_of.database, "SELECT count(*) FROM messages") == 3
+
+
+async def test_a_mail_address_is_spared_too_whatever_number_comes_with_it(sending: Make) -> None:
+    senders = sending(mail_channel())
+    for number in range(9):
+        spelt = "Korban@example.org" if number % 2 else "korban@example.org"
+        await senders.report(about(phone=f"+62812000000{number}", email=spelt))
+    assert await one(senders.database, "SELECT count(*) FROM messages") == 3
+
+
+async def test_news_of_many_cases_are_bounded_and_leave_the_acknowledgement_alone(
+    sending: Make, districts: dict[str, District]
+) -> None:
+    senders = sending(Scripted(), districts=district_with(districts, news_a_day=4))
+    told = reporter(phone=VICTIM, email=None)
+    await senders.queue(*(case_progressed("closed", reporter=told) for _ in range(9)))
+    await senders.report(about())
+    found = await messages(senders)
+    assert [purpose for purpose, _ in found] == ["news_closed"] * 4 + ["acknowledged"]
+
+
+async def test_a_drill_is_the_agencys_own_and_has_no_limit(sending: Make) -> None:
+    senders = sending(Scripted())
+    budi = reporter(phone=VICTIM, email=None)
+    drills = (case_reported(code=f"D{n}", reporter=budi, drill=True) for n in range(6))
+    await senders.report(*drills)
+    await senders.report(about())
+    assert await one(senders.database, "SELECT count(*) FROM messages") == 7
 
 
 async def test_an_offer_refused_for_good_is_unreachable_at_once(sending: Make) -> None:
