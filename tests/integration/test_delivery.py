@@ -813,7 +813,7 @@ async def test_beyond_the_ceiling_not_even_what_is_urgent_goes_by_sms(
     asked = [each for each in sms.sent if "MENDESAK" in each.short_text]
     assert len(asked) == 3
     await both.send("email")
-    assert len([each for each in mail.sent if "MENDESAK" in each.long_text]) == 5
+    assert len([each for each in mail.sent if "MENDESAK" in each.subject]) == 5
     # Those who can raise it hear of it once, by SMS as well.
     told = await rows(both.database, "SELECT state FROM messages WHERE purpose = 'ceiling'")
     of_the_district = [c for c in own[DISTRICT].policy.coordinators if c.subdistrict is None]
