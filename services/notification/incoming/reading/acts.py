@@ -219,6 +219,17 @@ def _is_no_until(parts: Parts) -> bool:
 _QUOTED = frozenset((("balas",), ("jawab",), ("kode",)))
 
 
+def _sampai_is_no_until(parts: Parts) -> bool:
+    """ "Sampai pak", "sudah sampai, aman"; but "sampai aman" is until then."""
+    for place, part in enumerate(parts):
+        sure = place > 0 and parts[place - 1].kind == "already"
+        if part.words == ("sampai",) and not sure:
+            after = (p for p in parts[place + 1 :] if p.kind not in MANNERS | {"ya"})
+            tail = (p for p in parts[place + 1 :] if p.kind == "filler")
+            return not any(after) and all(p.marked("polite") for p in tail)
+    return True
+
+
 def _ya_is_a_particle(parts: Parts) -> bool:
     """ "Sudah sampai ya", but not "sampai baik"."""
     heads = _heads(parts)
@@ -324,7 +335,11 @@ _ARRIVING = Rule(
     (),
     (*_ALWAYS, _nothing_delays, _arrives_from_now),
 )
-_ARRIVED = Rule(_AROUND | {"arrived", "already", "now"}, ("there",), (*_ALWAYS, _is_no_until))
+_ARRIVED = Rule(
+    _AROUND | {"arrived", "already", "now"},
+    ("there",),
+    (*_ALWAYS, _is_no_until, _sampai_is_no_until),
+)
 _DONE = Rule(
     _AROUND | {"done", "handled", "already", "to"},
     (*_ENDS, "about", "there", "person", "family", "named"),
