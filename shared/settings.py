@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from shared import secret_rules
 from shared.real_use import host_of, is_loopback, is_public, refusal
@@ -193,11 +194,18 @@ class Settings(BaseSettings):
             if isinstance(value, SecretStr):
                 kind = next((m for m in about.metadata if isinstance(m, Ours)), None)
                 self._check_secret(f"{PREFIX}{name.upper()}", value.get_secret_value(), kind)
-        password = make_url(self.database_url).password
-        if password is not None and self.database_password is None:
+        if self.environment != "development" and self.database_password is None:
+            self._check_password_in_url()
+        return self
+
+    def _check_password_in_url(self) -> None:
+        try:
+            password = make_url(self.database_url).password
+        except ArgumentError:
+            raise ValueError(f"{PREFIX}DATABASE_URL is no address of a database") from None
+        if password is not None:
             kind = Ours(outside_development_only=True)
             self._check_secret(f"the password in {PREFIX}DATABASE_URL", str(password), kind)
-        return self
 
     def _check_secret(self, name: str, secret: str, kind: Ours | None) -> None:
         development = self.environment == "development"
