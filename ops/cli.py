@@ -90,18 +90,24 @@ def migrate(
 ) -> None:
     """Create the databases if they are missing and bring their tables to the newest version.
 
+    With JANGKAU_INTAKE_DATABASE_PASSWORD and its like, each belongs to a role of its own.
+
     Example: [bold]jangkau migrate[/]
     """
+    from ops import roles
     from shared import migrations
-    from shared.settings import Settings
 
-    settings = Settings()
+    settings = roles.RoleSettings()
 
     async def work() -> None:
         for name in services or SERVICES:
             _known(name)
             url = settings.database_url_of(name)
             created = await migrations.create_database(url)
+            password = settings.password_of(name)
+            if password is not None:
+                await roles.give(name, url, password=password)
+                url = url.set(username=roles.role_of(url), password=password)
             await migrations.migrate(name, url)
             out.print(f"{name}: {'created and ' if created else ''}up to date", highlight=False)
 

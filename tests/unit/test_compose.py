@@ -17,10 +17,10 @@ from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
-# Two forms are accepted: a fixed port, or a range that a variable can replace.
+# Two forms are accepted: a fixed port, or one that a variable can replace, by a range too.
 LOOPBACK_PORT = re.compile(
     r"""127\.0\.0\.1:
-        (?P<host>\d+(-\d+)?|\$\{JANGKAU_[A-Z]+_PORTS:-(?P<default>\d+-\d+)\}):
+        (?P<host>\d+|\$\{JANGKAU_[A-Z]+_PORTS:-(?P<default>\d+)\}):
         (?P<container>\d+)""",
     re.VERBOSE,
 )
@@ -74,24 +74,58 @@ def test_no_container_has_a_name_so_that_it_can_be_scaled(name: str) -> None:
 
 
 @every_service
-def test_a_service_has_room_for_ten_replicas_on_the_host(name: str) -> None:
+def test_a_service_comes_back_where_it_was(name: str) -> None:
+    """Of a range Docker takes the next free port at each start, also after a crash."""
     (port,) = _containers()[name]["ports"]
     match = LOOPBACK_PORT.fullmatch(port)
     assert match is not None
-    first, last = map(int, match["default"].split("-"))
-    assert last - first + 1 >= 10
+    assert match["host"].startswith("${"), "a range can be set for replicas"
     assert match["container"] == _containers()[name]["environment"]["JANGKAU_PORT"]
 
 
-def test_the_port_ranges_do_not_overlap() -> None:
+def test_the_ports_leave_room_for_ten_replicas_of_each() -> None:
     taken: list[int] = []
     for container in _containers().values():
         for port in container.get("ports", []):
             match = LOOPBACK_PORT.fullmatch(port)
             assert match is not None
-            first, _, last = (match["default"] or match["host"]).partition("-")
-            taken.extend(range(int(first), int(last or first) + 1))
+            taken.append(int(match["default"] or match["host"]))
+    assert all(abs(one - other) >= 10 for one in taken for other in taken if one != other)
     assert len(taken) == len(set(taken))
+
+
+def test_metrics_are_published_nowhere() -> None:
+    for name in SERVICES:
+        environment = _containers()[name]["environment"]
+        assert environment["JANGKAU_METRICS_PORT"] != environment["JANGKAU_PORT"]
+        assert not any(
+            environment["JANGKAU_METRICS_PORT"] in p for p in _containers()[name]["ports"]
+        )
+
+
+def _megabytes(limit: str) -> int:
+    size = re.fullmatch(r"(?:\$\{JANGKAU_[A-Z]+_MEMORY:-)?(\d+)([mg])\}?", limit)
+    assert size, limit
+    return int(size[1]) * (1024 if size[2] == "g" else 1)
+
+
+@every_container
+def test_no_container_can_take_the_machine_along(name: str) -> None:
+    container = _containers()[name]
+    assert 64 <= _megabytes(container["mem_limit"]) <= 1536
+    assert 32 <= container["pids_limit"] <= 512
+
+
+def test_all_that_stays_up_fits_into_the_memory_that_the_how_to_asks_for() -> None:
+    stays = [_megabytes(_containers()[name]["mem_limit"]) for name in SERVERS + SERVICES]
+    assert sum(stays) <= 4096
+
+
+def test_kafkas_heap_leaves_half_of_its_memory_for_all_else() -> None:
+    kafka = _containers()["kafka"]
+    heap = re.search(r"-Xmx(\d+)m", kafka["environment"]["KAFKA_HEAP_OPTS"])
+    assert heap is not None
+    assert int(heap[1]) * 2 <= _megabytes(kafka["mem_limit"])
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -214,13 +248,33 @@ def test_every_volume_is_declared_and_used() -> None:
     assert named == set(_compose()["volumes"])
 
 
-def test_the_default_password_is_marked_and_the_same_on_both_sides() -> None:
+def test_each_service_has_a_role_and_a_password_of_its_own() -> None:
+    migrate = _containers()["migrate"]["environment"]
+    for name in SERVICES:
+        environment = _containers()[name]["environment"]
+        own = f"${{JANGKAU_{name.upper()}_DATABASE_PASSWORD:-development-only}}"
+        assert environment["JANGKAU_DATABASE_PASSWORD"] == own
+        assert migrate[f"JANGKAU_{name.upper()}_DATABASE_PASSWORD"] == own
+        url = environment["JANGKAU_DATABASE_URL"]
+        assert url == "postgresql+asyncpg://jangkau_{service}@postgres:5432/jangkau_{service}"
+
+
+def test_the_password_of_the_servers_own_user_is_known_to_the_migration_alone() -> None:
     default = "${JANGKAU_DATABASE_PASSWORD:-development-only}"
     assert _containers()["postgres"]["environment"]["POSTGRES_PASSWORD"] == default
-    for name in JOBS + SERVICES:
-        environment = _containers()[name]["environment"]
-        assert environment["JANGKAU_DATABASE_PASSWORD"] == default
-        assert environment["JANGKAU_ENVIRONMENT"] == "${JANGKAU_ENVIRONMENT:-development}"
+    knowing = [
+        name
+        for name, container in _containers().items()
+        if default in map(str, container.get("environment", {}).values())
+    ]
+    assert knowing == ["postgres", "migrate"]
+    assert "//jangkau@postgres" in _containers()["migrate"]["environment"]["JANGKAU_DATABASE_URL"]
+
+
+@pytest.mark.parametrize("name", JOBS + SERVICES)
+def test_the_environment_is_development_until_it_is_said(name: str) -> None:
+    environment = _containers()[name]["environment"]
+    assert environment["JANGKAU_ENVIRONMENT"] == "${JANGKAU_ENVIRONMENT:-development}"
 
 
 @pytest.mark.parametrize(
