@@ -76,8 +76,8 @@ TWISTS = {
         "tadi pagi", "kemarin", "3 jam lagi", "2 hari lagi", "bulan puasa", "lebaran", "agik lame",
     ),
     "place": (
-        "di rumah", "umah mertua", "di pasar", "ke jakarta", "di kebun", "ke kantor camat", "di sekolah",
-        "ke pantai", "di palembang", "sungailiat", "di kolong", "rumah sakit jiwa pusat ibukota",
+        "di rumah", "umah mertua", "di pasar", "ke jakarta", "di kebun", "ke kantor camat",
+        "di sekolah", "ke pantai", "di palembang", "sungailiat", "di kolong", "rumah sakit jiwa pusat ibukota",
     ),
     "condition": (
         "kalau tidak hujan", "nek sempat", "asal ada bensin", "jika diizinkan", "amun dak ujan",
