@@ -421,9 +421,9 @@ class Turn:
 
 
 # Named, here and everywhere: the next version's columns must not reach this one while both run.
-_CASE = ", ".join(
-    column.name for column in fields(Case) if column.name not in ("reporter", "told_of_help")
-)
+# What other tables say of a case is read beside it.
+_OF_OTHER_TABLES = ("reporter", "told_of_help", "held", "behind")
+_CASE = ", ".join(one.name for one in fields(Case) if one.name not in _OF_OTHER_TABLES)
 # In the order of ids, so that two turns with the same cases wait for each other.
 _TAKE = sql(f"""
     SELECT {_CASE} FROM cases
