@@ -275,6 +275,14 @@ def _willing_ends_it(parts: Parts) -> bool:
     return not willing or (willing == content[-1:] and not others)
 
 
+_LIMITED = frozenset((("saja",), ("aja",)))
+
+
+def _can_is_no_maybe(parts: Parts) -> bool:
+    """ "Bisa" offers help; "bisa saja" says that something may well be."""
+    return not any(one.kind == "can" and two.words in _LIMITED for one, two in pairwise(parts))
+
+
 def _help_is_given(parts: Parts) -> bool:
     """ "Bisa bantu" helps; "bisa bantu saya" asks for it."""
     helps = [part.start for part in parts if part.marked("help")]
@@ -328,7 +336,15 @@ _ALWAYS = (_is_about_the_writer, _nothing_is_doubled, _only_quotes_us, _ya_is_a_
 _COMING = Rule(
     _AROUND | {"can", "willing", "go", "duration", "soon", "now", "hopeful", "already"},
     ("help", "near"),
-    (*_ALWAYS, _already_goes, _nothing_delays, _willing_ends_it, _help_is_given, _somebody_goes),
+    (
+        *_ALWAYS,
+        _already_goes,
+        _nothing_delays,
+        _willing_ends_it,
+        _can_is_no_maybe,
+        _help_is_given,
+        _somebody_goes,
+    ),
 )
 _ARRIVING = Rule(
     _AROUND | {"arrived", "duration", "soon", "now", "hopeful"},
