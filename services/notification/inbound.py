@@ -7,7 +7,7 @@ message back. What is not clear is asked back, never guessed.
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import get_args
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -51,6 +51,9 @@ INBOUND = Counter(
 REPEATED_WITHIN = timedelta(minutes=1)
 # A machine that answers our questions is not asked for ever.
 QUESTIONS_AT_MOST = 3
+# Nor is somebody in whose name others write.
+DOUBTS_AT_MOST = 1
+NOT_PROVEN = "not_proven"
 QUESTIONS_WITHIN = timedelta(hours=1)
 # What is answered so often and no more, each of them counted for itself.
 LIMITED = ("ask", "duty_page")
@@ -80,7 +83,11 @@ _KEEP = sql("""
 _SAID_BEFORE = sql("""
     SELECT count(*) AS n FROM inbound
     WHERE sender = :sender AND meaning = :meaning
+      AND (why IS NOT DISTINCT FROM 'not_proven') = CAST(:doubted AS boolean)
       AND received_at > now() - CAST(:within AS interval)
+""")
+_WRITTEN_TO = sql("""
+    SELECT FROM messages WHERE lower(email) = lower(:address) AND purpose <> 'question' LIMIT 1
 """)
 # However long ago they were asked: by their newest address, one row for each volunteer.
 _WHO = sql("""
@@ -117,7 +124,8 @@ class Heard:
 
     ``raw`` is kept, ``text`` are the sender's own words in it, ``code`` is an answer code that
     stood elsewhere (in a subject). ``nobody`` says why no person wrote it: it is kept, and that is
-    all. Without a ``provider_id`` the same text within a minute is a repetition.
+    all. Without a ``provider_id`` the same text within a minute is a repetition. What is not
+    ``proven`` may be in somebody else's name: it does nothing, and is asked back at most.
     """
 
     channel: str
@@ -128,6 +136,7 @@ class Heard:
     raw: str
     code: str | None = None
     nobody: str | None = None
+    proven: bool = True
 
 
 @dataclass(frozen=True)
@@ -175,12 +184,15 @@ async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
     else:
         reading, coded = await _read(session, heard, sender, known)
         decision = decide(reading, live=live, coded=coded)
+        if not heard.proven:
+            # What it says is kept with it; of whom and of what is not said to whoever this is.
+            decision = Decision("ask", NOT_PROVEN)
         if decision.meaning == "off_duty":
             today = (await now(session)).astimezone(_zone(office, known)).date()
             decision = _days_off(reading, today)
     asked_before = 0
     if decision.meaning in LIMITED and sender is not None:
-        asked_before = await _said_before(session, sender, decision.meaning)
+        asked_before = await _said_before(session, sender, decision)
     inbound_id = await _keep(session, heard, sender, decision)
     if inbound_id is None:
         return False
@@ -188,9 +200,12 @@ async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
     if reading is None or sender is None:
         return True
     writer = _Writer(session, office, heard, sender, inbound_id, known)
-    await _signs_of_life(writer, decision, live)
+    if heard.kind == "email" and not known and not await _was_written_to(session, sender):
+        # An address that anybody may have put there: nothing goes to whom we never wrote to.
+        writer = replace(writer, silent=True)
+    await _signs_of_life(writer, decision, live if heard.proven else [])
     if decision.meaning == "ask":
-        if asked_before < QUESTIONS_AT_MOST:
+        if asked_before < (QUESTIONS_AT_MOST if heard.proven else DOUBTS_AT_MOST):
             await _ask(writer, decision)
     elif decision.meaning in ("stop", "start"):
         await _opt(writer, out=decision.meaning == "stop")
@@ -364,8 +379,19 @@ async def _keep(
     return kept["id"] if await execute(session, _KEEP, kept) else None  # type: ignore[return-value]
 
 
-async def _said_before(session: AsyncSession, sender: Sender, meaning: str) -> int:
-    values = {"sender": sender.address, "meaning": meaning, "within": QUESTIONS_WITHIN}
+async def _was_written_to(session: AsyncSession, sender: Sender) -> bool:
+    """Whether we have ever begun to write to this address: to a coordinator, a reporter."""
+    return bool(await execute(session, _WRITTEN_TO, {"address": sender.address}))
+
+
+async def _said_before(session: AsyncSession, sender: Sender, decision: Decision) -> int:
+    # Whoever writes in somebody's name does not use up their questions.
+    values = {
+        "sender": sender.address,
+        "meaning": decision.meaning,
+        "doubted": decision.why == NOT_PROVEN,
+        "within": QUESTIONS_WITHIN,
+    }
     ((count,),) = await execute(session, _SAID_BEFORE, values)
     return int(count)
 
@@ -387,6 +413,7 @@ class _Writer:
     sender: Sender
     inbound_id: UUID
     known: Sequence[Row]
+    silent: bool = False
 
     @property
     def language(self) -> str:
@@ -419,7 +446,9 @@ class _Writer:
         urgent: bool = True,
         heeds_stop: bool = True,
     ) -> None:
-        """Answer by the way that they came."""
+        """Answer by the way that they came; not at all where that could be anybody's address."""
+        if self.silent:
+            return
         letter = Letter(
             event_id=self.inbound_id,
             subject=about.case_id if about else self.volunteer_id,

@@ -21,6 +21,7 @@ from uuid import UUID
 from services.notification.channels import Receipt
 from services.notification.html_words import words_of
 from services.notification.own_words import own_words
+from services.notification.proof import Proof
 from shared.codes import ALPHABET
 
 MAIL_AT_MOST = 256 * 1024
@@ -53,7 +54,8 @@ class Mail:
     """A mail as far as it concerns us.
 
     ``text`` is what its sender has written themselves, ``code`` the answer code in its subject.
-    ``nobody`` says why no person wrote it; ``undelivered`` that it reports a mail of ours lost.
+    ``nobody`` says why no person wrote it; ``undelivered`` that it reports a mail of ours lost;
+    ``proven`` that it is from whom it says.
     """
 
     message_id: str | None
@@ -62,9 +64,10 @@ class Mail:
     code: str | None = None
     nobody: str | None = None
     undelivered: Receipt | None = None
+    proven: bool = False
 
 
-def read(raw: bytes, *, ours: Collection[str] = ()) -> Mail:
+def read(raw: bytes, *, ours: Collection[str] = (), proof: Proof | None = None) -> Mail:
     """Read a message as RFC 5322 describes it; whatever it is, it can be read somehow.
 
     ``ours`` are the addresses from which we write ourselves, in small letters.
@@ -85,6 +88,7 @@ def read(raw: bytes, *, ours: Collection[str] = ()) -> Mail:
         code=code[1] if code else None,
         nobody=nobody,
         undelivered=_undelivered(message) if report else None,
+        proven=proof is not None and proof.holds(message),
     )
 
 

@@ -64,6 +64,8 @@ class Message(SQLModel, table=True):
             "created_at",
             postgresql_where=text("purpose IN ('acknowledged', 'news_accepted', 'news_closed')"),
         ),
+        # Whether we have ever written to somebody who writes to us.
+        Index("messages_email", text("lower(email)"), postgresql_where=text("email IS NOT NULL")),
     )
 
     id: UUID = Field(primary_key=True)

@@ -2,6 +2,8 @@
 
 import json
 import re
+from datetime import timedelta
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -9,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 
 from services.notification.channels.rules import Rule
+from services.notification.proof import BASE_AT_MOST, Proof, ReplyAddresses
 from shared.real_use import host_of, is_loopback, is_nearby, refusal
 from shared.secret_rules import Ours
 from shared.settings import LinkSettings
@@ -67,6 +70,12 @@ class NotificationSettings(LinkSettings):
     # Most servers close a connection that is idle for five minutes; we do it before them.
     smtp_idle_seconds: float = Field(default=60, gt=0)
     smtp_rate_per_second: float | None = Field(default=None, gt=0)
+    # Answer addresses that are signed for one message and one person (jangkau+…@example.org): a
+    # mail to one is from who got it. The server has to deliver what has something behind a +.
+    smtp_signed_replies: bool = False
+    # How the mail server that takes mails in calls itself in Authentication-Results (authserv-id),
+    # several by commas: a mail that it found to be from whom it says counts as an answer.
+    inbound_email_authserv_id: str = ""
     # Whoever hands us mails that came in (docs/how-to/receive.md) shows this secret.
     inbound_email_secret: Annotated[SecretStr | None, Ours(shown=True)] = None
 
@@ -146,6 +155,24 @@ class NotificationSettings(LinkSettings):
         return [name.strip() for name in self.channels.split(",") if name.strip()]
 
     @property
+    def reply_addresses(self) -> ReplyAddresses | None:
+        """Who signs the addresses that mails are answered to; None where nobody does."""
+        if not self.smtp_signed_replies:
+            return None
+        return ReplyAddresses(
+            self.links,
+            self.smtp_reply_to or self.smtp_from,
+            valid_for=timedelta(days=self.respond_link_days),
+        )
+
+    @property
+    def proof(self) -> Proof:
+        """What shows that a mail is from whom it says."""
+        names = self.inbound_email_authserv_id.lower().split(",")
+        servers = {name.strip() for name in names} - {""}
+        return Proof(servers, self.reply_addresses)
+
+    @property
     def twilio_calls_back(self) -> bool:
         """Whether Twilio is asked to tell what became of a message."""
         if self.twilio_receipts is None:
@@ -221,6 +248,19 @@ class NotificationSettings(LinkSettings):
         return self
 
     def _email_can_work(self) -> None:
+        proves = self.smtp_signed_replies or self.inbound_email_authserv_id.strip()
+        if self.inbound_email_secret and not proves and self.environment != "development":
+            raise ValueError(
+                "JANGKAU_INBOUND_EMAIL_SECRET: anybody can write in a volunteer's name; set "
+                "JANGKAU_INBOUND_EMAIL_AUTHSERV_ID or JANGKAU_SMTP_SIGNED_REPLIES, or no mail is "
+                "ever an answer (docs/how-to/receive.md)"
+            )
+        base = parseaddr(self.smtp_reply_to or self.smtp_from)[1].rpartition("@")[0]
+        if self.smtp_signed_replies and len(base) > BASE_AT_MOST:
+            raise ValueError(
+                f"JANGKAU_SMTP_REPLY_TO has {len(base)} characters before the @; with more than "
+                f"{BASE_AT_MOST} there is no room for a signature behind them"
+            )
         for name, address in (
             ("SMTP_FROM", self.smtp_from),
             ("SMTP_REPLY_TO", self.smtp_reply_to),

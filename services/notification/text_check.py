@@ -324,7 +324,7 @@ _REPLIES = (
 )  # fmt: skip
 _WHY = (
     "not_understood", "ambiguous", "empty", "no_offer", "which_offer", "two_codes", "wrong_number",
-    "leave", "other",
+    "leave", "not_proven", "other",
 )  # fmt: skip
 _DUTY = ("off_duty", "off_duty_holds", "duty_page", "refused", "unknown", "other")
 _OUTCOMES = ("resolved", "referred", "not_found", "cancelled", "other")

@@ -125,6 +125,7 @@ def _email(
 ) -> None:
     addresses = (settings.smtp_from, settings.smtp_reply_to or settings.smtp_from)
     ours = {parseaddr(address)[1].lower() for address in addresses}
+    proof = settings.proof
 
     @api.post(MAIL)
     async def email_inbound(request: Request) -> Response:
@@ -135,7 +136,7 @@ def _email(
             raise Problem(415, "Send the mail as it came, with content-type: message/rfc822.")
         raw = await request.body()
         # Beside the loop: a mail that means harm keeps a core busy for a while.
-        read = await asyncio.to_thread(mail.read, raw, ours=ours)
+        read = await asyncio.to_thread(mail.read, raw, ours=ours, proof=proof)
         heard = Heard(
             channel="email",
             kind="email",
@@ -145,6 +146,7 @@ def _email(
             raw=raw.decode("utf-8", "replace"),
             code=read.code,
             nobody=read.nobody,
+            proven=read.proven,
         )
         async with database.transaction() as session:
             fresh = await inbound.take(session, heard, office=office)

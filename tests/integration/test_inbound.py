@@ -1,6 +1,7 @@
 """What comes in: the doors, which offer a text is about, and what follows from it."""
 
 import asyncio
+import email
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
+from uuid_utils.compat import uuid7
 
 from services.notification import api, asked, offers, webhooks
-from services.notification.channels import Channel
+from services.notification.channels import Channel, Outgoing
 from services.notification.channels.email import Email
 from services.notification.channels.sandbox import Sandbox
 from services.notification.channels.sms import Sms
@@ -49,6 +51,11 @@ SITI, BUDI, STRANGER = "+6281234567890", "+6281234567891", "+6281299999999"
 TOKEN, SECRET = "a-token-that-twilio-gave", "a-secret-of-the-gateway"
 PUBLIC = "http://localhost:8003/pesan"
 KOBA_COORDINATORS = {"+6289000000202", "+6289000000201"}
+
+
+# What our mail server says of a mail that is from whom it says.
+SERVER = "mx.desa.example"
+PROVEN = f"Authentication-Results: {SERVER}; dmarc=pass header.from=example.org\n".encode()
 
 
 @dataclass
@@ -83,8 +90,11 @@ class Doors:
         headers = {"x-jangkau-secret": secret} if secret else {}
         return await self.http.post("/v1/inbound/sms", json=body, headers=headers)
 
-    async def mail(self, raw: bytes, *, secret: str = SECRET) -> httpx2.Response:
-        """A mail as a mail server hands it over."""
+    async def mail(
+        self, raw: bytes, *, secret: str = SECRET, proof: bytes = PROVEN
+    ) -> httpx2.Response:
+        """A mail as a mail server hands it over, with what it has found out on top."""
+        raw = proof + raw
         headers = {"x-jangkau-secret": secret, "content-type": "message/rfc822"}
         return await self.http.post("/v1/inbound/email", content=raw, headers=headers)
 
@@ -124,6 +134,7 @@ def make_settings(**values: Any) -> NotificationSettings:
         "sms_url": "http://127.0.0.1:1/?to={to}&text={text}",
         "sms_webhook_secret": SECRET,
         "inbound_email_secret": SECRET,
+        "inbound_email_authserv_id": SERVER,
         **values,
     }
     return NotificationSettings(**given)
@@ -677,7 +688,9 @@ async def test_a_reply_by_mail_answers_the_offer_of_its_subject(doors: Doors) ->
         "email", None, "siti@example.org",
     )  # fmt: skip
     (kept,) = await doors.kept()
-    assert (kept.provider_id, kept.body) == ("<abc@mail.example.org>", written(body).decode())
+    assert (kept.provider_id, kept.body) == (
+        "<abc@mail.example.org>", (PROVEN + written(body)).decode(),
+    )  # fmt: skip
 
 
 async def test_a_question_to_a_mail_goes_back_by_mail(doors: Doors) -> None:
@@ -869,3 +882,109 @@ async def test_a_number_of_an_old_time_is_still_stopped(doors: Doors) -> None:
     await doors.twilio("STOP")
     (event,) = await doors.said()
     assert event.subject == UUID(int=1)
+
+
+# --- mails in somebody's name ---------------------------------------------------------------------
+
+FAILED = f"Authentication-Results: {SERVER}; dmarc=fail header.from=example.org\n".encode()
+FOREIGN = b"Authentication-Results: mx.evil.example; dmarc=pass header.from=example.org\n"
+BELOW = FAILED + PROVEN
+UNPROVEN = {"none": b"", "failed": FAILED, "a foreign server": FOREIGN, "below a failure": BELOW}
+
+
+def in_the_name_of(sender: str, body: str, number: int = 1) -> bytes:
+    raw = written(body, sender=sender, subject="Re: Koba (K7M2P)")
+    return raw.replace(b"<abc@", f"<{number}@".encode())
+
+
+@pytest.mark.parametrize("head", UNPROVEN)
+@pytest.mark.parametrize(
+    "body",
+    ["YA", "TIDAK", "SELESAI K7M2P", "K7M2P kendala jalan putus", "STOP", "MULAI", "LIBUR 3 HARI",
+     "JADWAL", "terima kasih"],
+)  # fmt: skip
+async def test_a_mail_that_anybody_may_have_written_changes_nothing(
+    doors: Doors, head: str, body: str
+) -> None:
+    mine = offer_made(answer_code="K7M2P", volunteer=siti_and())
+    await doors.ask(mine, volunteer_pinged(answer_code="PPPP2", volunteer=siti_and()))
+    for number in range(4):
+        raw = in_the_name_of("siti@example.org", body, number)
+        assert (await doors.mail(raw, proof=UNPROVEN[head])).status_code == 200
+    assert await doors.said() == [], "no answer, no sign of life, nothing stopped"
+    assert await rows(doors.database, "SELECT address FROM stops") == []
+    kept = await doors.kept()
+    assert [(one.meaning, one.why) for one in kept] == [("ask", "not_proven")] * 4
+    (question,) = await doors.written()  # one an hour, however many were written
+    assert (question.purpose, question.email) == ("question", "siti@example.org")
+    for personal in ("Siti", "K7M2P", "Koba", SITI):
+        assert personal not in question.short_text + question.subject + question.long_text
+
+
+@pytest.mark.parametrize(
+    ("sender", "proof", "purposes"),
+    [
+        ("siti@example.org", PROVEN, ["question"]),
+        ("siti@example.org", b"", ["question"]),
+        ("told@example.org", PROVEN, ["question"]),
+        ("told@example.org", b"", ["question"]),
+        ("stranger@example.org", PROVEN, []),
+        ("stranger@example.org", b"", []),
+        ("SITI@EXAMPLE.ORG", b"", ["question"]),
+    ],
+)
+@pytest.mark.parametrize("body", ["Ini siapa?", "STOP"])
+async def test_only_whom_we_have_written_to_gets_a_mail_back(
+    doors: Doors, sender: str, proof: bytes, purposes: list[str], body: str
+) -> None:
+    await doors.ask(offer_made(answer_code="K7M2P", volunteer=siti_and()))
+    await we_wrote_to(doors.database, "told@example.org")
+    await doors.mail(in_the_name_of(sender, body), proof=proof)
+    if body == "STOP" and proof and purposes:
+        purposes = ["stopped"]
+    assert [one.purpose for one in await doors.written() if one.purpose != "news"] == purposes
+    assert len(await doors.kept()) == 1, "it is kept in any case"
+
+
+async def we_wrote_to(database: Database, address: str) -> None:
+    await run(
+        database,
+        "INSERT INTO messages (id, event_id, case_id, recipient, purpose, district, drill, email, "
+        "short_text, subject, long_text, state, attempts, send_before) VALUES "
+        "(gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), :to, 'news', '19.04', false, "
+        ":to, '', '', '', 'sent', 1, now())",
+        to=address,
+    )
+
+
+async def test_forged_mails_do_not_use_up_the_questions_of_whom_they_name(doors: Doors) -> None:
+    await doors.ask(offer_made(answer_code="K7M2P", volunteer=siti_and()))
+    for number in range(5):
+        await doors.mail(in_the_name_of("siti@example.org", "YA", number), proof=b"")
+    await doors.mail(in_the_name_of("siti@example.org", "hmm bagaimana ya", 9))
+    assert [one.purpose for one in await doors.written()] == ["question", "question"]
+
+
+async def test_a_reply_to_the_address_that_was_signed_for_them_needs_no_other_proof(
+    notification_database: Database,
+) -> None:
+    settings = make_settings(
+        inbound_email_authserv_id="", smtp_signed_replies=True,
+        smtp_reply_to="Jangkau <jangkau@example.id>",
+    )  # fmt: skip
+    mine = offer_made(answer_code="K7M2P", volunteer=siti_and())
+    signed = email.message_from_bytes(
+        Email(settings)._written(
+            Outgoing(uuid7(), "siti@example.org", "YA?", "Koba (K7M2P)", "YA?")
+        )
+    )["Reply-To"]
+    async with client(make_app(notification_database, settings)) as http:
+        doors = Doors(notification_database, http)
+        await doors.ask(mine)
+        answer = in_the_name_of("siti@example.org", "YA")
+        await doors.mail(f"Delivered-To: {signed}\n".encode() + answer, proof=b"")
+        given = await doors.answer()
+        assert (given.data.offer_id, given.data.answer) == (mine.data.offer_id, "accept")
+        forged = in_the_name_of("budi@example.org", "TIDAK K7M2P", 2)
+        await doors.mail(f"To: {signed}\n".encode() + forged, proof=b"")
+        assert len(await doors.said()) == 1

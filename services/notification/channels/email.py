@@ -43,6 +43,7 @@ class Email:
         self.rate_per_second = settings.smtp_rate_per_second
         self.concurrency = settings.smtp_connections
         self._sender = parseaddr(settings.smtp_from)[1]
+        self._replies = settings.reply_addresses
         self._our_name: str | None = None
         self._room = asyncio.Semaphore(settings.smtp_connections)
         # Open connections that nobody uses, and since when; the newest is last.
@@ -85,7 +86,9 @@ class Email:
         mail = EmailMessage(policy=_ASCII if message.address.isascii() else _UTF8)
         mail["From"] = self.settings.smtp_from
         mail["To"] = message.address
-        if self.settings.smtp_reply_to:
+        if self._replies is not None:
+            mail["Reply-To"] = self._replies.of(message.idempotency_key, message.address)
+        elif self.settings.smtp_reply_to:
             mail["Reply-To"] = self.settings.smtp_reply_to
         mail["Subject"] = message.subject
         mail["Date"] = formatdate(usegmt=True)
