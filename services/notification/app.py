@@ -5,10 +5,11 @@ from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
+import structlog
 from prometheus_client import Gauge
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.notification import api, handlers, pages, texts, webhooks
+from services.notification import api, handlers, officers, pages, texts, webhooks
 from services.notification.channels import Channel
 from services.notification.channels.apprise import Apprise
 from services.notification.channels.email import Email
@@ -25,6 +26,8 @@ from shared import topics
 from shared.database import Database, execute, sql
 from shared.districts import Districts
 from shared.service import Service
+
+log = structlog.get_logger("notification")
 
 STATES = (
     "queued", "sending", "sent", "delivered", "failed", "expired", "unknown", "withdrawn"
@@ -52,6 +55,7 @@ def compose(settings: NotificationSettings | None = None) -> Service:
     service.consume(topics.INTAKE_CASES, handlers.on_intake_cases(office))
     service.consume(topics.ASSIGNMENT_OFFERS, handlers.on_assignment_offers(office))
     service.keep_districts(office.districts)
+    service.loop("crowded-hours", officers.CrowdedHours(service.database, office).run)
     for channel in office.routes.channels:
         delivery = make_delivery(settings, service.database, channel, office.routes)
         service.loop(f"deliver-{channel.name}", delivery.run)
@@ -86,7 +90,17 @@ def make_office(settings: NotificationSettings, database: Database) -> Office:
         check=partial(policy_problem, channels),
     )
     routes = Routes(channels, districts)
-    return Office(routes, partial(_link, settings), districts)
+    if settings.strangers_district is not None and settings.strangers_district not in districts:
+        # It may be mended while we run; until then the first district has them.
+        log.warning("strangers.unknown_district", district=settings.strangers_district)
+    return Office(
+        routes,
+        partial(_link, settings),
+        districts,
+        strangers=settings.strangers_district,
+        forwarded_each=settings.forwarded_each_hour,
+        forwarded_in_all=settings.forwarded_each_hour_in_all,
+    )
 
 
 def _link(settings: NotificationSettings, offer_id: UUID, answer_code: str) -> str | None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.notification import asked, letters, messages, offers
+from services.notification import asked, letters, messages, offers, reported_by
 from services.notification.letters import SILENT_REASONS, Letter, LinkTo
 from services.notification.reporters import within_limits
 from services.notification.routes import Routes
@@ -48,11 +48,18 @@ class Office:
     districts: Districts
     # Whose officers hear of strangers; unsaid: those of the first district by its code.
     strangers: str | None = None
+    # Of the words of reporters and strangers so many an hour reach the officers: from one sender,
+    # and in all of a district. What is more is kept and counted.
+    forwarded_each: int = 5
+    forwarded_in_all: int = 30
 
     @property
     def home(self) -> str:
         """The district to which whoever wrote belongs as long as nothing else is known of them."""
-        return self.strangers or min(self.routes.districts, default="")
+        known = self.routes.districts
+        if self.strangers is not None and self.strangers in known:
+            return self.strangers
+        return min(known, default="")
 
     async def send(self, session: AsyncSession, written: Sequence[Letter]) -> None:
         """Store the letters; they go out after the commit."""
@@ -64,9 +71,10 @@ class Office:
 
 
 def on_intake_cases(office: Office) -> Handler:
-    """Tell reporters that their report has come in."""
+    """Tell reporters that their report has come in, and know them when they write again."""
 
     async def handle(session: AsyncSession, events: list[CaseReported]) -> None:
+        await reported_by.remember(session, events)
         written = map(letters.acknowledgement, events)
         await office.to_reporters(session, [letter for letter in written if letter])
 

@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.notification import answers, asked, messages, texts
+from services.notification import answers, asked, messages, officers, reported_by, texts
 from services.notification.channels import Kind
 from services.notification.handlers import Office
 from services.notification.incoming.reading import Reading, classify
@@ -56,7 +56,7 @@ DOUBTS_AT_MOST = 1
 NOT_PROVEN = "not_proven"
 QUESTIONS_WITHIN = timedelta(hours=1)
 # What is answered so often and no more, each of them counted for itself.
-LIMITED = ("ask", "duty_page")
+LIMITED = ("ask", "duty_page", "forwarded", "kept")
 # How long the code of an offer that is over is forgiven a typing error.
 CODES_KNOWN_FOR = timedelta(days=2)
 # What the database's indices take of a text that somebody else has made up.
@@ -75,8 +75,10 @@ _REPEATED = sql("""
 """)
 _LOCK = sql("SELECT pg_advisory_xact_lock(hashtextextended(CAST(:id AS text), 0))")
 _KEEP = sql("""
-    INSERT INTO inbound (id, channel, kind, provider_id, sender, body, meaning, why, offer_id)
-    VALUES (:id, :channel, :kind, :provider_id, :sender, :body, :meaning, :why, :offer)
+    INSERT INTO inbound
+        (id, channel, kind, provider_id, sender, body, meaning, why, offer_id, district)
+    VALUES
+        (:id, :channel, :kind, :provider_id, :sender, :body, :meaning, :why, :offer, :district)
     ON CONFLICT (channel, provider_id) DO NOTHING
     RETURNING id
 """)
@@ -116,6 +118,7 @@ async def forget(session: AsyncSession, *, older_than: timedelta) -> None:
     """Delete what came in long ago: texts as they were written, and receipts."""
     for statement in _FORGET:
         await execute(session, statement, {"older_than": older_than})
+    await reported_by.forget(session, older_than=older_than)
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
     sender = sender_of(heard)
     known = await asked.of(session, sender.address) if sender else []
     live = [row for row in known if row.state != "ended"]
-    reading = None
+    reading = spoken_to = None
     if sender is None or heard.nobody is not None:
         decision = Decision("ignored", heard.nobody or "sender_is_no_address")
     else:
@@ -187,19 +190,25 @@ async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
         if not heard.proven:
             # What it says is kept with it; of whom and of what is not said to whoever this is.
             decision = Decision("ask", NOT_PROVEN)
+        if decision.meaning == "ask" and decision.why == "no_offer":
+            spoken_to, decision = await _about_no_offer(
+                session, heard, sender, reading, known, office
+            )
         if decision.meaning == "off_duty":
             today = (await now(session)).astimezone(_zone(office, known)).date()
             decision = _days_off(reading, today)
     asked_before = 0
     if decision.meaning in LIMITED and sender is not None:
         asked_before = await _said_before(session, sender, decision)
-    inbound_id = await _keep(session, heard, sender, decision)
+    inbound_id = await _keep(
+        session, heard, sender, decision, district=spoken_to.district if spoken_to else None
+    )
     if inbound_id is None:
         return False
     INBOUND.labels(heard.channel, decision.meaning).inc()
     if reading is None or sender is None:
         return True
-    writer = _Writer(session, office, heard, sender, inbound_id, known)
+    writer = _Writer(session, office, heard, sender, inbound_id, known, spoken_to)
     if heard.kind == "email" and not known and not await _was_written_to(session, sender):
         # An address that anybody may have put there: nothing goes to whom we never wrote to.
         writer = replace(writer, silent=True)
@@ -207,6 +216,8 @@ async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
     if decision.meaning == "ask":
         if asked_before < (QUESTIONS_AT_MOST if heard.proven else DOUBTS_AT_MOST):
             await _ask(writer, decision)
+    elif decision.meaning in ("forwarded", "kept") and spoken_to is not None:
+        await _to_the_officer(writer, decision, spoken_to, thanked=asked_before)
     elif decision.meaning in ("stop", "start"):
         await _opt(writer, out=decision.meaning == "stop")
     elif decision.meaning == "off_duty" and decision.last_day is not None:
@@ -287,6 +298,35 @@ def decide(reading: Reading, *, live: Sequence[Row], coded: Row | None) -> Decis
     return _without_code(reading, live)
 
 
+async def _about_no_offer(
+    session: AsyncSession,
+    heard: Heard,
+    sender: Sender,
+    reading: Reading,
+    known: Sequence[Row],
+    office: Office,
+) -> tuple[officers.Writer, Decision]:
+    """What becomes of words for which no offer waits, by who has written them."""
+    asked_once = known or await execute(session, _WHO, {"address": sender.address})
+    writer = await officers.who_writes(
+        session,
+        sender.address,
+        heard.text,
+        volunteer=asked_once[0] if asked_once else None,
+        office=office,
+    )
+    if not writer.forwarded:
+        return writer, Decision("ask", "no_offer" if writer.role == "volunteer" else writer.role)
+    if reading.why == "empty":
+        return writer, Decision("ask", "nothing_said")
+    if not officers.officers_of(office.routes.districts.get(writer.district)):
+        log.warning("words.no_officer", district=writer.district)
+        return writer, Decision("kept", "no_officer")
+    if not await officers.may_forward(session, sender.address, writer, office=office):
+        return writer, Decision("kept", "too_many")
+    return writer, Decision("forwarded", writer.role)
+
+
 def _days_off(reading: Reading, today: date) -> Decision:
     """Days off whose end is not clear, is over or is far away are asked back."""
     last_day = reading.leave.until(today) if reading.leave else None
@@ -346,7 +386,12 @@ def sender_of(heard: Heard) -> Sender | None:
 
 
 async def _keep(
-    session: AsyncSession, heard: Heard, sender: Sender | None, decision: Decision
+    session: AsyncSession,
+    heard: Heard,
+    sender: Sender | None,
+    decision: Decision,
+    *,
+    district: str | None = None,
 ) -> UUID | None:
     """Store what came, with what it was taken for; None if it came before."""
     address = sender.address if sender else storable(heard.sender.strip())[:ADDRESS_AT_MOST]
@@ -375,6 +420,7 @@ async def _keep(
         "meaning": decision.meaning,
         "why": decision.why,
         "offer": decision.about.offer_id if decision.about else None,
+        "district": district,
     }
     return kept["id"] if await execute(session, _KEEP, kept) else None  # type: ignore[return-value]
 
@@ -413,10 +459,14 @@ class _Writer:
     sender: Sender
     inbound_id: UUID
     known: Sequence[Row]
+    # Who they are, where no offer waits for them.
+    spoken_to: officers.Writer | None = None
     silent: bool = False
 
     @property
     def language(self) -> str:
+        if self.spoken_to is not None:
+            return self.spoken_to.language
         return self.known[0].language if self.known else "id"
 
     @property
@@ -428,6 +478,8 @@ class _Writer:
 
     @property
     def district(self) -> str:
+        if self.spoken_to is not None:
+            return self.spoken_to.district
         if self.known:
             return str(self.known[0].district)
         return self.office.home
@@ -492,6 +544,33 @@ async def _answer(writer: _Writer, decision: Decision, reading: Reading) -> None
     )
 
 
+async def _to_the_officer(
+    writer: _Writer, decision: Decision, spoken_to: officers.Writer, *, thanked: int
+) -> None:
+    """Hand the words on, if there are not too many, and thank; not for ever, as it may be a
+    machine."""
+    report = spoken_to.report
+    if decision.meaning == "forwarded":
+        await officers.forward(
+            writer.session,
+            inbound_id=writer.inbound_id,
+            subject=writer.volunteer_id,
+            address=writer.sender.address,
+            text=storable(writer.heard.text),
+            writer=spoken_to,
+            office=writer.office,
+        )
+    if thanked < (QUESTIONS_AT_MOST if decision.meaning == "forwarded" else 1):
+        role = spoken_to.role if decision.meaning == "forwarded" else "kept"
+        written = texts.thanks(
+            role,
+            report.code if report else None,
+            language=writer.language,
+            drill=bool(report and report.drill),
+        )
+        await writer.say("thanks", written, urgent=False)
+
+
 async def _off_duty(writer: _Writer, last_day: date) -> None:
     await answers.off_duty(
         writer.session,
@@ -510,6 +589,7 @@ async def _ask(writer: _Writer, decision: Decision) -> None:
         about.answer_code if about else None,
         language=writer.language,
         codes=decision.codes,
+        officer=writer.spoken_to.call if writer.spoken_to else None,
         drill=decision.drill,
     )
     await writer.say("question", written, about=about)

@@ -287,6 +287,35 @@ def to_coordinator(
     )
 
 
+def to_officer(
+    officer: Coordinator,
+    *,
+    event_id: UUID,
+    subject: UUID,
+    district: str,
+    drill: bool,
+    purpose: str,
+    written: Texts,
+    moment: datetime,
+    urgent: bool,
+) -> Letter:
+    """What somebody has written, or how much it was: ``subject`` is the case that it is about, or
+    stands for who wrote it."""
+    return Letter(
+        event_id=event_id,
+        subject=subject,
+        district=district,
+        drill=drill,
+        purpose=purpose,
+        recipient=f"coordinator:{officer.phone or officer.email or officer.name}",
+        phone=officer.phone,
+        email=officer.email,
+        texts=written,
+        send_before=moment + ESCALATION_LIFE,
+        urgent=urgent,
+    )
+
+
 def of_policy(coordinators: Iterable[policy.Coordinator]) -> list[Coordinator]:
     """Coordinators as events and texts know them."""
     return [

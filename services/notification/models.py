@@ -253,7 +253,45 @@ class Inbound(SQLModel, table=True):
     meaning: str = Field(sa_type=Text)
     why: str | None = Field(default=None, sa_type=Text)
     offer_id: UUID | None = None
+    # To which district's officers it belongs, where it is about no offer.
+    district: str | None = Field(default=None, sa_type=Text)
     received_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+
+
+class ReportedBy(SQLModel, table=True):
+    """Who reported a case and from where, so that what they write later finds its officer.
+
+    Personal data: deleted with what came in (``keep_days``).
+    """
+
+    __tablename__ = "reported_by"
+    __table_args__ = (
+        Index("reported_by_phone", "phone", "reported_at"),
+        Index("reported_by_email", text("lower(email)"), "reported_at"),
+        Index("reported_by_kept_at", "kept_at"),
+    )
+
+    case_id: UUID = Field(primary_key=True)
+    code: str = Field(sa_type=Text)
+    district: str = Field(sa_type=Text)
+    subdistrict: str = Field(sa_type=Text)
+    phone: str | None = Field(default=None, sa_type=Text)
+    email: str | None = Field(default=None, sa_type=Text)
+    language: str = Field(sa_type=Text)
+    drill: bool
+    reported_at: datetime = Field(sa_column=_moment())
+    kept_at: datetime = Field(sa_column=_moment(server_default=func.now()))
+
+
+class CrowdedHour(SQLModel, table=True):
+    """An hour in which more words came in than a district's officer was handed."""
+
+    __tablename__ = "crowded_hours"
+
+    district: str = Field(primary_key=True, sa_type=Text)
+    hour: datetime = Field(sa_column=Column(DateTime(timezone=True), primary_key=True))
+    # When the officer was told how many; null until then.
+    told_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
 
 
 class OfferState(SQLModel, table=True):
@@ -327,6 +365,8 @@ TABLES = (
     Stop,
     Spending,
     Inbound,
+    ReportedBy,
+    CrowdedHour,
     OfferState,
     SandboxMessage,
     SandboxAnswer,

@@ -50,6 +50,8 @@ TAKEN_FOR: dict[str, str] = {
     "start": "mulai lagi",
     "off_duty": "libur",
     "duty_page": "minta jadwal",
+    "forwarded": "diteruskan ke petugas",
+    "kept": "disimpan",
     "sign_of_life": "tanda terima",
     "ignored": "diabaikan",
 }

@@ -52,6 +52,14 @@ class NotificationSettings(LinkSettings):
     # a season, to answer a complaint.
     keep_days: float = Field(default=90, gt=0)
 
+    # Who writes without being known here belongs to this district (its code); unsaid: to the first
+    # one by its code.
+    strangers_district: str | None = None
+    # Of what reporters and strangers write, officers get so many texts an hour: of one sender, and
+    # of a district in all. An officer reads thirty; what is more is kept, and counted to them.
+    forwarded_each_hour: int = Field(default=5, ge=0)
+    forwarded_each_hour_in_all: int = Field(default=30, ge=0)
+
     sandbox_cost_per_segment: float = Field(default=0, ge=0)
 
     smtp_host: str = "127.0.0.1"

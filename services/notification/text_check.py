@@ -247,9 +247,10 @@ def _ask(sample: Sample, why: str) -> Texts:
     several = why in ("which_offer", "two_codes")
     return texts.ask(
         why,
-        None if several or why in ("no_offer", "leave") else sample.code,
+        None if several or why in _NO_CODE else sample.code,
         language=sample.language,
         codes=(sample.code, "R4T8N", "C9X3H") if several else (),
+        officer="+6281234567890",
         drill=sample.drill,
     )
 
@@ -267,6 +268,25 @@ def _duty(sample: Sample, about: str) -> Texts:
 def _duty_page(sample: Sample, _: str) -> Texts:
     link = f"https://jangkau.dinsos.kabupaten99.go.id/v/{'W' * DUTY_TOKEN_LENGTH}"
     return texts.duty_page(sample.name, link, language=sample.language, drill=sample.drill)
+
+
+def _thanks(sample: Sample, role: str) -> Texts:
+    code = sample.case_code if role == "reporter" else None
+    return texts.thanks(role, code, language=sample.language, drill=sample.drill)
+
+
+def _forwarded(sample: Sample, role: str) -> Texts:
+    return texts.forwarded(
+        f"{sample.words} {sample.village or ''} {sample.name}",
+        "+6281234567890",
+        _coordinator(sample),
+        code=sample.case_code if role == "reporter" else None,
+        drill=sample.drill,
+    )
+
+
+def _not_forwarded(sample: Sample, _: str) -> Texts:
+    return texts.not_forwarded(1_000_000, 100_000, _coordinator(sample), drill=sample.drill)
 
 
 def _simple(write: Callable[..., Texts]) -> Callable[[Sample, str], Texts]:
@@ -324,8 +344,10 @@ _REPLIES = (
 )  # fmt: skip
 _WHY = (
     "not_understood", "ambiguous", "empty", "no_offer", "which_offer", "two_codes", "wrong_number",
-    "leave", "not_proven", "other",
+    "leave", "coordinator", "nothing_said", "not_proven", "other",
 )  # fmt: skip
+# Of these questions no code is an answer.
+_NO_CODE = ("no_offer", "leave", "coordinator", "nothing_said")
 _DUTY = ("off_duty", "off_duty_holds", "duty_page", "refused", "unknown", "other")
 _OUTCOMES = ("resolved", "referred", "not_found", "cancelled", "other")
 
@@ -346,6 +368,17 @@ PURPOSES: Mapping[str, Purpose] = {
     "duty": Purpose("days off are noted", "note", _duty, _DUTY, table="duty"),
     # The link is long: it is signed with its time.
     "duty_page": Purpose("the link to the duty page", "note", _duty_page, segments=2),
+    "thanks": Purpose(
+        "words about no offer came in",
+        "note",
+        _thanks,
+        ("reporter", "stranger", "kept", "other"),
+        table="thanks",
+    ),
+    "forwarded": Purpose(
+        "an officer gets words", "note", _forwarded, ("reporter", "other"), table="forwarded"
+    ),
+    "not_forwarded": Purpose("there were too many words", "note", _not_forwarded),
     "ping": Purpose("can this volunteer be reached?", "note", _ping),
     "ping_answered": Purpose("yes, they can", "note", _simple(texts.ping_answered)),
     "stopped": Purpose("STOP is understood", "note", _simple(texts.stopped)),

@@ -56,6 +56,9 @@ STILL_SEARCHING = ("nobody_accepted_in_time",)
 # Verdicts behind which the volunteer has something to say again.
 ASKED_BACK = ("unconfirmed", "not_accepted_yet")
 
+# Of a sender's address so much is shown in an SMS, in characters.
+LONGEST_SENDER = 40
+
 # Of the cases that somebody keeps, so many are named in one SMS.
 NAMED_CASES = 3
 
@@ -280,12 +283,14 @@ def ask(
     *,
     language: str = "id",
     codes: Sequence[str] = (),
+    officer: str | None = None,
     drill: bool = False,
 ) -> Texts:
-    """The texts that ask back, because an answer was not understood.
+    """The texts that ask back, because an answer was not understood, or that say what can be done.
 
-    ``why`` is ambiguous, not_understood, empty, no_offer, which_offer, two_codes or wrong_number;
-    any other is a general question. ``codes`` are what there is to choose from: the SMS names as
+    ``why`` is ambiguous, not_understood, empty, no_offer, which_offer, two_codes, wrong_number,
+    leave, coordinator or nothing_said; any other is a general question. ``officer`` is the number
+    of whom to call. ``codes`` are what there is to choose from: the SMS names as
     many as fit.
     """
     words = words_of(language)
@@ -298,7 +303,7 @@ def ask(
 
     def asked(count: int) -> Texts:
         told = ", ".join(named[:count]) + (words["and_more"] if count < len(named) else "")
-        values = {"codes": told, "code": first}
+        values = {"codes": told, "code": first, "officer": f" {officer}" if officer else ""}
         return _note("ask", sentence, words, code=code, values=values, drill=drill)
 
     whole = asked(len(named))
@@ -359,6 +364,64 @@ def started(*, language: str = "id", drill: bool = False) -> Texts:
     """The texts that welcome whoever comes back."""
     words = words_of(language)
     return _note("started", words["started"], words, drill=drill)
+
+
+# --- words that are about no offer ---------------------------------------------------------------
+
+
+def thanks(
+    role: str, code: str | None = None, *, language: str = "id", drill: bool = False
+) -> Texts:
+    """The texts that thank for words. ``role`` is reporter (``code`` is the case's) or stranger,
+    whose words reach an officer, or kept, for words that are only kept."""
+    words = words_of(language)
+    return _note("thanks", _word(words["thanks"], role), words, code=code, drill=drill)
+
+
+def forwarded(
+    quotation: str,
+    sender: str,
+    officer: Coordinator,
+    *,
+    code: str | None = None,
+    drill: bool = False,
+) -> Texts:
+    """The texts that hand words to an officer: a quotation, as much of it as fits one SMS, and who
+    wrote it; with the ``code`` of the case if a reporter did."""
+    words = words_of(officer.language)
+    sentence = words["forwarded"]["reporter" if code else "other"]
+    # The nearest sign of the alphabet may be the one that ends the quotation.
+    who = _cut(gsm(one_line(sender)).replace('"', "'"), LONGEST_SENDER)
+    short = gsm(one_line(quotation)).replace('"', "'")
+
+    def written(quotation: str, who: str) -> Texts:
+        values = {"words": quotation, "sender": who}
+        return _note(
+            "forwarded", sentence, words, code=code, name=officer.name, values=values, drill=drill
+        )
+
+    whole = written(one_line(quotation), one_line(sender))
+    room = SEGMENT_SEPTETS - septets(written("", who).short_text)
+    return Texts(
+        short_text=written(_cut(short, room), who).short_text,
+        subject=whole.subject,
+        long_text=whole.long_text,
+    )
+
+
+def not_forwarded(count: int, senders: int, officer: Coordinator, *, drill: bool = False) -> Texts:
+    """The texts that tell an officer of an hour in which more words came in than they were handed:
+    how many, and from how many numbers or addresses."""
+    words = words_of(officer.language)
+    values = {"count": str(count), "senders": str(senders)}
+    return _note(
+        "not_forwarded",
+        words["not_forwarded"],
+        words,
+        name=officer.name,
+        values=values,
+        drill=drill,
+    )
 
 
 # --- to reporters: nothing about the person in need, whoever reads the telephone ----------------
