@@ -77,7 +77,8 @@ TWISTS = {
     ),
     "place": (
         "di rumah", "umah mertua", "di pasar", "ke jakarta", "di kebun", "ke kantor camat",
-        "di sekolah", "ke pantai", "di palembang", "sungailiat", "di kolong", "rumah sakit jiwa pusat ibukota",
+        "di sekolah", "ke pantai", "di palembang", "sungailiat", "di kolong",
+        "rumah sakit jiwa pusat ibukota",
     ),
     "condition": (
         "kalau tidak hujan", "nek sempat", "asal ada bensin", "jika diizinkan", "amun dak ujan",
