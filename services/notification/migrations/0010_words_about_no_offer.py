@@ -5,7 +5,7 @@ from alembic import op
 from shared.migrations import execute_all
 
 revision = "notification_0010"
-down_revision = "notification_0040"
+down_revision = "notification_0030"
 
 
 def upgrade() -> None:
