@@ -341,16 +341,15 @@ def read_volunteers(
     Raises:
         BrokenFile: with every broken line.
     """
-    from services.assignment.volunteers import BrokenFile, read_csv
+    from services.assignment.volunteer_files import read_file
+    from services.assignment.volunteers import BrokenFile
 
     district = districts[code]
     default = district.policy.default_capacity if of_its_own else 0
     open_capacity = replace(district, policy=replace(district.policy, default_capacity=default))
     try:
-        content = file.read_text(encoding="utf-8-sig")
-        return read_csv(content, district=open_capacity, districts=districts)
-    except UnicodeDecodeError:
-        raise BrokenFile([f"{file}: is not UTF-8 text; save it as CSV UTF-8"]) from None
+        content = file.read_bytes()
+        return read_file(content, district=open_capacity, districts=districts).values()
     except BrokenFile as error:
         raise BrokenFile([f"{file}: {problem}" for problem in error.problems]) from None
 

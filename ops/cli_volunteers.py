@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import typer
+from rich.markup import escape
 
-from ops import cli_pings
+from ops import cli_import, cli_pings
 from ops.known_districts import known_districts
 from ops.terminal import err, fail, out, run
 
@@ -56,36 +57,55 @@ def districts_of(*, villages: bool, one: str | None = None) -> "Districts":
 
 @app.command("import")
 def import_volunteers(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV file")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="CSV, .xlsx, .xls or .ods")
+    ],
     district: Annotated[str, typer.Option(help="Kemendagri code")] = "19.04",
+    check: Annotated[
+        bool, typer.Option("--check", help="say what would become of each row, import nothing")
+    ] = False,
 ) -> None:
-    """Add the volunteers of a CSV file, or update those with the same phone.
+    """Add the volunteers of a file, or update those with the same phone.
 
-    A file with a broken row is refused whole, with the line and the reason.
+    A file with a broken row is refused whole, with the row, the column and the reason. With
+    --check nothing is imported, and it ends with 1 if a row would be refused.
 
-    Columns: name, role, phone, email, village, latitude, longitude, categories, capacity; and
-    trainings, language, duty, off_until, on_duty, channel, which change nothing where the file
-    lacks them.
+    Columns: name (nama), role (peran, jabatan), phone (no. HP), email (surel), village (desa,
+    kelurahan), subdistrict (kecamatan), latitude, longitude, categories, capacity; and trainings,
+    language, duty, off_until, on_duty, channel, which change nothing where the file lacks them.
+    All others are neither read nor kept.
 
-    Example: [bold]jangkau volunteers import districts/19.04/volunteers.csv[/]
+    Example: [bold]jangkau volunteers import --check volunteers.xlsx[/]
     """
-    from services.assignment import volunteers
+    from services.assignment import volunteer_files, volunteers
+
+    def read() -> "tuple[volunteer_files.VolunteerFile, District]":
+        districts = districts_of(villages=True, one=district)
+        content = file.read_bytes()
+        ours = districts[district]
+        return volunteer_files.read_file(content, district=ours, districts=districts), ours
+
+    async def judge() -> NoReturn:
+        found, ours = read()
+        known = [row.values for row in found.rows if row.values is not None]
+        async with transaction() as session:
+            verdicts = await volunteers.verdicts(session, known, district=ours)
+        raise typer.Exit(cli_import.show_verdicts(file.name, found, verdicts, ours))
 
     async def work() -> "volunteers.Imported":
-        districts = districts_of(villages=True, one=district)
+        found, ours = read()
+        cli_import.show_notices(file.name, found)
         try:
-            content = file.read_text(encoding="utf-8-sig")
-            rows = volunteers.read_csv(content, district=districts[district], districts=districts)
-        except UnicodeDecodeError:
-            raise fail(f"{file.name} is not UTF-8 text. Save it as CSV UTF-8.") from None
+            rows = found.values()
         except volunteers.BrokenFile as error:
-            for problem in error.problems[:50]:
-                err.print(f"{file.name}: {problem}", highlight=False, soft_wrap=True)
+            cli_import.show_problems(file.name, error.problems)
             raise fail(
-                f"Nothing was imported: {len(error.problems)} problem(s) in {file.name}."
+                f"Nothing was imported: {len(error.problems)} problem(s) in {escape(file.name)}."
             ) from None
-        return await _store(rows, district=districts[district])
+        return await _store(rows, district=ours)
 
+    if check:
+        run(judge())
     imported = run(work())
     out.print(f"{imported.added} added, {imported.updated} updated.", highlight=False)
 
@@ -116,7 +136,7 @@ def export_volunteers(
 
     Example: [bold]jangkau volunteers export --district 19.04 volunteers.csv[/]
     """
-    from services.assignment import volunteers
+    from services.assignment import volunteer_files, volunteers
 
     async def work() -> str:
         districts = districts_of(villages=False, one=district)
@@ -129,7 +149,7 @@ def export_volunteers(
         if without:
             err.print(f"{without} without phone and e-mail left out.", highlight=False)
         try:
-            return volunteers.write_csv(found, districts=districts)
+            return volunteer_files.write_csv(found, districts=districts)
         except volunteers.UnknownDistrict as error:
             raise fail(str(error)) from None
 

@@ -20,7 +20,7 @@ from ops.gateway import Faults, Gateway, gateway
 from ops.outcome import Played, PublicFeed, Result
 from ops.people import HABITS, People
 from ops.synthetic import POLICY, PlannedReport, make_district, read_reports, short_times
-from services.assignment import volunteers
+from services.assignment import volunteer_files, volunteers
 from shared.database import is_transient
 from shared.districts import Districts
 
@@ -139,8 +139,8 @@ async def import_volunteers(stack: Stack, file: Path, code: str) -> int:
     """Bring a volunteers file into the running system; returns how many."""
     districts = Districts(stack.settings().district_folders)
     district = districts.of(code)
-    content = await asyncio.to_thread(file.read_text, encoding="utf-8")
-    rows = volunteers.read_csv(content, district=district, districts=districts)
+    content = await asyncio.to_thread(file.read_bytes)
+    rows = volunteer_files.read_file(content, district=district, districts=districts).values()
     async with stack.database("assignment").transaction() as session:
         await volunteers.store(session, rows, district=district)
     return len(rows)

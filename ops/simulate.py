@@ -134,7 +134,7 @@ class Volunteers:
     def __init__(
         self, rows: Sequence[Mapping[str, Any]], *, timezones: Mapping[str, str], moment: datetime
     ) -> None:
-        """``rows`` as services.assignment.volunteers.read_csv makes them; each has an id."""
+        """``rows`` as services.assignment.volunteer_files makes them; each has an id."""
         rows = sorted(rows, key=lambda row: UUID(str(row["id"])))
         self.contacts = [
             Contact(

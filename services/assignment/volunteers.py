@@ -1,10 +1,8 @@
 """Volunteers: imported from a district's spreadsheet, whole or not at all; changed one by one."""
 
-import csv
-import io
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -16,21 +14,20 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
-from uuid_utils.compat import uuid7
 
 from services.assignment import duty, matching, openings
+from services.assignment.headings import role_of
 from services.assignment.models import Case, Offer, Volunteer
 from shared.contacts import Email, Phone
 from shared.database import Row, Statement, execute, now, sql
 from shared.districts import District, why_not
 from shared.events import Category, Role
-from shared.places import PlaceError, resolve_place
+from shared.places import resolve_place
 from shared.words import Line
 
 REQUIRED = ("name", "role")
@@ -65,6 +62,15 @@ def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+def _role(value: Any) -> Any:
+    return role_of(value) or _lower(value) if isinstance(value, str) else value
+
+
+def _degrees(value: Any) -> Any:
+    """Spreadsheets in Indonesian write -2,49."""
+    return value.replace(",", ".") if isinstance(value, str) and value.count(",") == 1 else value
+
+
 def _training(value: Any) -> Any:
     return "_".join(value.lower().replace("-", " ").split()) if isinstance(value, str) else value
 
@@ -73,9 +79,9 @@ def _yes_or_no(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     word = value.strip().lower()
-    if word in ("yes", "ya", "true", "1"):
+    if word in ("yes", "ya", "true", "1", "y", "aktif"):
         return True
-    if word in ("no", "tidak", "false", "0"):
+    if word in ("no", "tidak", "false", "0", "n", "t", "nonaktif", "tidak aktif"):
         return False
     raise ValueError("write yes or no (ya or tidak)")
 
@@ -100,7 +106,7 @@ def _until(value: Any) -> Any:
 
 
 # Control characters reach no telephone, and a zero byte not even the database.
-AnyRole = Annotated[Role, BeforeValidator(_lower)]
+AnyRole = Annotated[Role, BeforeValidator(_role)]
 Categories = Annotated[list[Category], BeforeValidator(_split)]
 Training = Annotated[
     str, BeforeValidator(_training), StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")
@@ -113,8 +119,8 @@ PreferredChannel = Annotated[Literal["sms", "email", "other"], BeforeValidator(_
 DutyTimes = Annotated[list[dict[str, Any]], BeforeValidator(_windows, json_schema_input_type=str)]
 # The last day off, or the moment at which it ends.
 OffUntil = Annotated[datetime | date, BeforeValidator(_until)]
-Latitude = Annotated[float, Field(ge=-90, le=90)]
-Longitude = Annotated[float, Field(ge=-180, le=180)]
+Latitude = Annotated[float, BeforeValidator(_degrees), Field(ge=-90, le=90)]
+Longitude = Annotated[float, BeforeValidator(_degrees), Field(ge=-180, le=180)]
 Capacity = Annotated[int, Field(ge=1, le=100)]
 
 
@@ -128,6 +134,8 @@ class VolunteerRow(BaseModel):
     phone: Phone | None = None
     email: Email | None = None
     village: str | None = None
+    # Only to find the village, or the middle of it all where there is none.
+    subdistrict: str | None = None
     latitude: Latitude | None = None
     longitude: Longitude | None = None
     categories: Categories = []
@@ -149,18 +157,12 @@ class VolunteerRow(BaseModel):
     @model_validator(mode="after")
     def preferred_by_what_they_have(self) -> "VolunteerRow":
         """Whoever prefers e-mail has one."""
-        if missing := _missing_for(self.channel, phone=self.phone, email=self.email):
+        if missing := missing_for(self.channel, phone=self.phone, email=self.email):
             raise ValueError(f"channel: {missing}")
         return self
 
 
-def _channel_that_can_be_had(volunteer: Volunteer) -> str | None:
-    """What they prefer, unless the number or address for it is gone."""
-    lacks = _missing_for(volunteer.channel, phone=volunteer.phone, email=volunteer.email)
-    return None if lacks else volunteer.channel
-
-
-def _missing_for(channel: str | None, *, phone: str | None, email: str | None) -> str | None:
+def missing_for(channel: str | None, *, phone: str | None, email: str | None) -> str | None:
     """What a preferred channel lacks, in a sentence."""
     if channel == "sms" and not phone:
         return "Without a phone nobody can be reached by SMS."
@@ -190,11 +192,11 @@ def off_until_text(until: datetime | None, *, timezone: str) -> str:
     return local.isoformat()
 
 
-# --- files ----------------------------------------------------------------------------------------
+# --- many at once ---------------------------------------------------------------------------------
 
 
 class BrokenFile(Exception):
-    """A volunteers file with mistakes: ``problems`` name the line, the column and the reason."""
+    """A volunteers file with mistakes: ``problems`` name the row, the column and the reason."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -207,164 +209,6 @@ class Imported:
 
     added: int
     updated: int
-
-
-def read_csv(
-    content: str, *, district: District, districts: Mapping[str, District]
-) -> list[dict[str, Any]]:
-    """Read and check every row; all mistakes are told at once.
-
-    Raises:
-        BrokenFile: with a sentence for each broken line.
-    """
-    content = content.removeprefix("\ufeff")
-    # Spreadsheets in Indonesian save CSV with semicolons.
-    first, _, _ = content.partition("\n")
-    delimiter = ";" if first.count(";") > first.count(",") else ","
-    reader = csv.DictReader(io.StringIO(content), delimiter=delimiter)
-    header = [name.strip().lower() for name in reader.fieldnames or []]
-    problems = [f"line 1: the column {name} is missing" for name in REQUIRED if name not in header]
-    problems += [
-        f"line 1: unknown column {name!r}; known are {', '.join(COLUMNS)}"
-        for name in header
-        if name not in COLUMNS
-    ]
-    if problems:
-        raise BrokenFile(problems)
-    reader.fieldnames = header
-    rows: list[dict[str, Any]] = []
-    seen: dict[str, int] = {}
-    try:
-        lines = list(_lines(reader))
-    except csv.Error as error:
-        raise BrokenFile([f"line {reader.line_num}: {error}"]) from error
-    for line, raw in lines:
-        if None in raw:
-            problems.append(f"line {line}: has more values than the header has columns")
-            continue
-        try:
-            row = _checked(raw, district=district, districts=districts)
-        except (ValidationError, PlaceError) as error:
-            problems += [f"line {line}: {reason}" for reason in _reasons(error)]
-            continue
-        address = row["phone"] or row["email"]
-        if address in seen:
-            problems.append(f"line {line}: the same contact as in line {seen[address]}")
-        seen[address] = line
-        rows.append(row)
-    if not rows and not problems:
-        problems.append("line 1: the file has no volunteers")
-    if problems:
-        raise BrokenFile(problems)
-    return rows
-
-
-def _lines(reader: "csv.DictReader[str]") -> Iterator[tuple[int, dict[str, Any]]]:
-    for raw in reader:
-        yield reader.line_num, raw
-
-
-def _checked(
-    raw: Mapping[str, str | None], *, district: District, districts: Mapping[str, District]
-) -> dict[str, Any]:
-    given = {key: _unquoted(value) for key, value in raw.items() if value and value.strip()}
-    row = VolunteerRow.model_validate(given)
-    place = resolve_place(
-        districts,
-        latitude=row.latitude,
-        longitude=row.longitude,
-        village=row.village,
-        district=district.code,
-    )
-    values = row.model_dump(exclude={key for key in OPTIONAL if key not in raw})
-    if "off_until" in values:
-        values["off_until"] = off_until_moment(row.off_until, timezone=district.timezone)
-    return values | {
-        "id": uuid7(),
-        "district": district.code,
-        "village": place.village,
-        "latitude": place.latitude,
-        "longitude": place.longitude,
-        "capacity": row.capacity or district.policy.default_capacity,
-    }
-
-
-# What a spreadsheet takes for a formula when a cell begins with it.
-_FORMULA = ("=", "+", "-", "@")
-
-
-def _quoted(value: str) -> str:
-    """Keep a spreadsheet from running a text as a formula: an apostrophe goes before it.
-
-    Only names and e-mail addresses are free enough to carry one. A phone begins with + too, but is
-    digits after it, which at worst are shown as a number and are read again all the same.
-    https://owasp.org/www-community/attacks/CSV_Injection
-    """
-    return f"'{value}" if value.lstrip("'").startswith(_FORMULA) else value
-
-
-def _unquoted(value: str) -> str:
-    quoted = value.startswith("'") and value.lstrip("'").startswith(_FORMULA)
-    return value[1:] if quoted else value
-
-
-def write_csv(found: Iterable[Volunteer], *, districts: Mapping[str, District]) -> str:
-    """Volunteers as the file that :func:`read_csv` reads, and nothing that it would not read.
-
-    Without a contact nobody could be told apart at the next import: they are left out.
-
-    Raises:
-        UnknownDistrict: one of them is of a district that has no folder here.
-    """
-    file = io.StringIO()
-    # Every text in quotation marks, so that also a spreadsheet that splits at semicolons finds
-    # no cell within a cell.
-    writer = csv.DictWriter(file, COLUMNS, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    writer.writeheader()
-    for volunteer in found:
-        if not (volunteer.phone or volunteer.email):
-            continue
-        timezone = district_of(volunteer, districts).timezone
-        writer.writerow(
-            {
-                "name": _quoted(volunteer.name),
-                "role": volunteer.role,
-                "phone": volunteer.phone or "",
-                "email": _quoted(volunteer.email or ""),
-                "village": volunteer.village or "",
-                "latitude": volunteer.latitude,
-                "longitude": volunteer.longitude,
-                "categories": ";".join(volunteer.categories),
-                "capacity": volunteer.capacity,
-                "trainings": ";".join(volunteer.trainings),
-                "language": volunteer.language,
-                "duty": duty.format_times(volunteer.duty_times),
-                "off_until": off_until_text(volunteer.off_until, timezone=timezone),
-                "on_duty": "yes" if volunteer.on_duty else "no",
-                "channel": _channel_that_can_be_had(volunteer) or "",
-            }
-        )
-    return file.getvalue()
-
-
-def _reasons(error: ValidationError | PlaceError) -> list[str]:
-    if isinstance(error, PlaceError):
-        return [f"{error.field.removeprefix('place.')}: {error.message}"]
-    return [
-        ": ".join(
-            part
-            for part in (
-                ".".join(str(step) for step in problem["loc"] if isinstance(step, str)),
-                "is needed"
-                if problem["type"] == "missing"
-                else "is not written as it should be"
-                if problem["type"] == "string_pattern_mismatch"
-                else problem["msg"].removeprefix("Value error, "),
-            )
-            if part
-        )
-        for problem in error.errors(include_url=False)
-    ]
 
 
 _STORE = """
@@ -432,6 +276,46 @@ async def store(
     await openings.announce(session, [district.code])
     added = sum(row.added for row in stored)
     return Imported(added=added, updated=len(stored) - added)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an import would do with a row: new, or these columns from and to; or nothing."""
+
+    new: bool
+    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
+_KNOWN = sql("""
+    SELECT name, role, phone, email, village, latitude, longitude, categories, capacity,
+           open_cases, trainings, language, duty_times AS duty, off_until, on_duty, channel
+    FROM volunteers
+    WHERE district = :district
+      AND (phone = ANY (CAST(:phones AS text[]))
+           OR phone IS NULL AND email = ANY (CAST(:emails AS text[])))
+""")
+
+
+async def verdicts(
+    session: AsyncSession, rows: Sequence[Mapping[str, Any]], *, district: District
+) -> list[Verdict]:
+    """What :func:`store` would do with each of the rows; changes nothing."""
+    values = {
+        "district": district.code,
+        "phones": [row["phone"] for row in rows if row["phone"]],
+        "emails": [row["email"] for row in rows if not row["phone"]],
+    }
+    known = {row.phone or row.email: row for row in await execute(session, _KNOWN, values)}
+    return [_verdict(row, known.get(row["phone"] or row["email"])) for row in rows]
+
+
+def _verdict(row: Mapping[str, Any], known: Row | None) -> Verdict:
+    if known is None:
+        return Verdict(new=True)
+    wanted = {name: value for name, value in row.items() if name not in ("id", "district")}
+    wanted["capacity"] = max(row["capacity"], known.open_cases)
+    changed = {name: (known[name], value) for name, value in wanted.items() if known[name] != value}
+    return Verdict(new=False, changes=changed)
 
 
 # --- one volunteer --------------------------------------------------------------------------------
@@ -513,7 +397,7 @@ async def change(
     for name, value in values.items():
         setattr(volunteer, name, value)
     _check_rules(volunteer)
-    missing = _missing_for(volunteer.channel, phone=volunteer.phone, email=volunteer.email)
+    missing = missing_for(volunteer.channel, phone=volunteer.phone, email=volunteer.email)
     if values.get("channel") and missing:
         raise NotChanged("channel", missing)
     volunteer.updated_at = await now(session)

@@ -18,7 +18,7 @@ from itsdangerous import TimestampSigner
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
-from services.assignment import api, duty, openings, pages, volunteers
+from services.assignment import api, duty, openings, pages, volunteer_files, volunteers
 from services.assignment.app import compose
 from services.assignment.settings import AssignmentSettings
 from services.assignment.volunteers import BrokenFile, Imported
@@ -49,7 +49,7 @@ def line(**values: str) -> str:
 
 async def import_text(database: Database, content: str, districts: Districts) -> Imported:
     district = districts[SAMPLE_DISTRICT]
-    read = volunteers.read_csv(content, district=district, districts=districts)
+    read = volunteer_files.read_csv(content, district=district, districts=districts)
     async with database.transaction() as session:
         return await volunteers.store(session, read, district=district)
 
@@ -134,7 +134,7 @@ async def test_the_file_may_come_from_a_spreadsheet(
     assignment_database: Database, districts: Districts
 ) -> None:
     content = "\ufeff" + "Name, ROLE ,phone\r\n" + " Siti , PSM ,0812-0000-0001\r\n"
-    with pytest.raises(BrokenFile, match="line 2"):  # no place: it says so, the header is fine
+    with pytest.raises(BrokenFile, match="row 2"):  # no place: it says so, the header is fine
         await import_text(assignment_database, content, districts)
     content = "\ufeffName, ROLE ,phone,village\r\n Siti , PSM ,0812-0000-0001, Berok \r\n"
     assert await import_text(assignment_database, content, districts) == Imported(1, 0)
@@ -146,43 +146,44 @@ async def test_the_file_may_come_from_a_spreadsheet(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", ["line 1: the column name is missing", "line 1: the column role is missing"]),
-        (HEADER, ["line 1: the file has no volunteers"]),
-        ("name,role,shoesize\n", ["line 1: unknown column 'shoesize'; known are name, role"]),
-        (HEADER + SITI + SITI, ["line 3: the same contact as in line 2"]),
-        (HEADER + ",psm,081200000001,,Berok,,,,\n", ["line 2: name: "]),
-        (HEADER + SITI.replace("psm", "boss"), ["line 2: role: "]),
-        (HEADER + SITI.replace("081200000001", "12"), ["line 2: phone: This is not a telephone"]),
-        (HEADER + SITI.replace("081200000001", ""), ["line 2: phone or email: one of them is"]),
-        (HEADER + SITI.replace(",,19.04", ",nobody,19.04"), ["line 2: email: "]),
-        (HEADER + SITI.replace("1002", "9999"), ["line 2: village: "]),
-        (HEADER + "Siti,psm,081200000001,,,-6.2,106.8,,\n", ["line 2: latitude: ", "far outside"]),
-        (HEADER + "Siti,psm,081200000001,,,x,106.8,,\n", ["line 2: latitude: "]),
-        (HEADER + SITI.replace(",2\n", ",0\n"), ["line 2: capacity: "]),
-        (HEADER + SITI.replace(",,2\n", ",homeless;alien,2\n"), ["line 2: categories: "]),
-        (HEADER + SITI.replace(",,2\n", ",,2.5\n"), ["line 2: capacity: "]),
-        (WIDE + line(trainings="a;!"), ["line 2: trainings: "]),
-        (WIDE + line(language="fr"), ["line 2: language: "]),
-        (WIDE + line(duty="mon"), ["line 2: duty: “mon” has no hours"]),
-        (WIDE + line(off_until="31/12/2026"), ["line 2: off_until: write it as 2026-08-31"]),
-        (WIDE + line(off_until="2026-13-01"), ["line 2: off_until: write it as 2026-08-31"]),
-        (WIDE + line(off_until="9999-12-31"), ["line 2: off_until: must be a year between"]),
-        (WIDE + line(on_duty="perhaps"), ["line 2: on_duty: write yes or no (ya or tidak)"]),
-        (WIDE + line(phone="", on_duty="no"), ["line 2: phone or email: one of them is needed"]),
-        (WIDE + line(channel="pigeon"), ["line 2: channel: "]),
+        ("", ["There is no heading: a row that names the columns, with the names"]),
+        (HEADER, ["The file has no volunteers below the heading in row 1."]),
+        ("name,shoesize\n", ["row 1: a column for the roles (role, peran, jabatan) is missing"]),
+        (HEADER + SITI + SITI, ["row 3, phone: the same contact as in row 2"]),
+        (HEADER + ",psm,081200000001,,Berok,,,,\n", ["row 2, name: "]),
+        (HEADER + SITI.replace("psm", "boss"), ["row 2, role: "]),
+        (HEADER + SITI.replace("081200000001", "12"), ["row 2, phone: This is not a telephone"]),
+        (HEADER + SITI.replace("081200000001", ""), ["row 2, phone or email: one of them is"]),
+        (HEADER + SITI.replace(",,19.04", ",nobody,19.04"), ["row 2, email: "]),
+        (HEADER + SITI.replace("1002", "9999"), ["row 2, village: "]),
+        (HEADER + "Siti,psm,081200000001,,,-6.2,106.8,,\n", ["row 2, latitude: ", "far outside"]),
+        (HEADER + "Siti,psm,081200000001,,,x,106.8,,\n", ["row 2, latitude: "]),
+        (HEADER + SITI.replace(",2\n", ",0\n"), ["row 2, capacity: "]),
+        (HEADER + SITI.replace(",,2\n", ",homeless;alien,2\n"), ["row 2, categories: "]),
+        (HEADER + SITI.replace(",,2\n", ",,2.5\n"), ["row 2, capacity: "]),
+        (WIDE + line(trainings="a;!"), ["row 2, trainings: "]),
+        (WIDE + line(language="fr"), ["row 2, language: "]),
+        (WIDE + line(duty="mon"), ["row 2, duty: “mon” has no hours"]),
+        (WIDE + line(off_until="31/12/2026"), ["row 2, off_until: write it as 2026-08-31"]),
+        (WIDE + line(off_until="2026-13-01"), ["row 2, off_until: write it as 2026-08-31"]),
+        (WIDE + line(off_until="9999-12-31"), ["row 2, off_until: must be a year between"]),
+        (WIDE + line(on_duty="perhaps"), ["row 2, on_duty: write yes or no (ya or tidak)"]),
+        (WIDE + line(phone="", on_duty="no"), ["row 2, phone or email: one of them is needed"]),
+        (WIDE + line(channel="pigeon"), ["row 2, channel: "]),
         (
             WIDE + line(channel="email"),
-            ["line 2: channel: Without an e-mail address nobody can be reached by e-mail."],
+            ["row 2, channel: Without an e-mail address nobody can be reached by e-mail."],
         ),
         (
             WIDE.replace("phone", "email") + line(phone="siti@example.org", channel="sms"),
-            ["line 2: channel: Without a phone nobody can be reached by SMS."],
+            ["row 2, channel: Without a phone nobody can be reached by SMS."],
         ),
-        (HEADER + SITI.replace("\n", ",more,\n"), ["line 2: has more values than the header"]),
-        (HEADER + SITI.replace("Siti", "Si\x00ti"), ["line 2: name: "]),
+        (HEADER + SITI.replace("\n", ",more,\n"), ["row 2, the row has more values than the heading"]),
+        (HEADER + SITI.replace("Siti", "Si\x07ti"), ["row 2, name: "]),
+        (HEADER + SITI.replace("Siti", "Si\x00ti"), ["neither a text nor a workbook"]),
         (
-            HEADER + SITI + SITI.replace("psm", "boss") + "\n" + ",,,,,,,,\n",
-            ["line 3: role: ", "line 5: name: "],
+            HEADER + SITI + SITI.replace("psm", "boss") + "\n" + ",,,,,,,,\n" + ",psm,,,,,,,\n",
+            ["row 3, role: write psm, tksk, pensosmas or pkh", "row 6, name: "],
         ),
     ],
     ids=lambda value: repr(value)[-50:],
@@ -191,10 +192,9 @@ async def test_a_broken_row_is_named_with_its_reason(
     content: str, said: list[str], districts: Districts
 ) -> None:
     with pytest.raises(BrokenFile) as refused:
-        volunteers.read_csv(content, district=districts[SAMPLE_DISTRICT], districts=districts)
+        volunteer_files.read_csv(content, district=districts[SAMPLE_DISTRICT], districts=districts)
     for part in said:
         assert part in str(refused.value), refused.value.problems
-    assert all(problem.startswith("line ") for problem in refused.value.problems)
 
 
 async def test_the_command_imports_nothing_of_a_file_with_one_broken_row(
@@ -223,7 +223,7 @@ async def test_the_command_imports_nothing_of_a_file_with_one_broken_row(
     file.write_text(content + "Nobody,boss,0812,,,,,,\n", encoding="utf-8")
     code, said = await imported()
     assert code == 1, said
-    assert "volunteers.csv: line 117: role: " in said
+    assert "volunteers.csv: row 117, role: " in said
     assert "Nothing was imported" in said
     assert await one(database, "SELECT count(*) FROM volunteers") == 0
     file.write_text(content, encoding="utf-8")
@@ -333,7 +333,7 @@ async def test_an_import_announces_the_district_and_locks_no_case(
 async def exported(database: Database, districts: Districts) -> str:
     async with database.transaction() as session:
         found = [each async for each in volunteers.every(session, district=None, page=40)]
-    return volunteers.write_csv(found, districts=districts)
+    return volunteer_files.write_csv(found, districts=districts)
 
 
 async def everything(database: Database) -> list[dict[str, Any]]:
