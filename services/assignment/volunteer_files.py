@@ -169,7 +169,8 @@ def _checked(
             "stands in quotes"
         )
         return Checked(row.number, problems=[told], name=name)
-    given = {column: _unquoted(value) for column, value in raw.items() if value}
+    # Within a cell, too, people begin a new line.
+    given = {col: _unquoted(" ".join(value.split())) for col, value in raw.items() if value}
     problems = []
     if phone := given.get("phone", "").lstrip("'"):
         if sentence := _phone_problem(phone):
@@ -269,7 +270,14 @@ def _sentence(problem: Any) -> str:
             return "is not written as it should be"
         case "literal_error":
             return f"write {problem['ctx']['expected'].replace(chr(39), '')}"
-    return str(problem["msg"]).removeprefix("Value error, ")
+        case "int_parsing" | "int_from_float":
+            return "write a whole number"
+        case "float_parsing":
+            return "write a number such as -2.49"
+        case "too_long":
+            return f"at most {problem['ctx']['max_length']} are kept"
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    return said.replace("Input should be", "must be")
 
 
 # What a spreadsheet takes for a formula when a cell begins with it.
