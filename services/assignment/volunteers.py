@@ -119,8 +119,8 @@ PreferredChannel = Annotated[Literal["sms", "email", "other"], BeforeValidator(_
 DutyTimes = Annotated[list[dict[str, Any]], BeforeValidator(_windows, json_schema_input_type=str)]
 # The last day off, or the moment at which it ends.
 OffUntil = Annotated[datetime | date, BeforeValidator(_until)]
-Latitude = Annotated[float, BeforeValidator(_degrees), Field(ge=-90, le=90)]
-Longitude = Annotated[float, BeforeValidator(_degrees), Field(ge=-180, le=180)]
+Latitude = Annotated[float, Field(ge=-90, le=90), BeforeValidator(_degrees)]
+Longitude = Annotated[float, Field(ge=-180, le=180), BeforeValidator(_degrees)]
 Capacity = Annotated[int, Field(ge=1, le=100)]
 
 
