@@ -272,7 +272,9 @@ def _offer(row: Row) -> dict[str, Any]:
         "people": made.people,
         "place": place,
         "position": f"{place.latitude:.6f},{place.longitude:.6f}",
-        "distance": texts.distance(made.distance_m, words["decimal"]),
+        "distance": texts.distance(
+            made.distance_m, words["decimal"], approximate=made.place.approximate
+        ),
         "until": texts.clock(row.respond_by, made.utc_offset_minutes, words["clock"]),
         "reporter": _contact(row),
     }

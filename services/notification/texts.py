@@ -189,7 +189,7 @@ def _offered(made: MadeOffer, link: str | None, drill: bool) -> dict[str, Any]:
         "brief": _word(words["brief_categories"], made.category),
         "urgent": made.urgency == "urgent",
         "people": made.people,
-        "distance": distance(made.distance_m, words["decimal"]),
+        "distance": distance(made.distance_m, words["decimal"], approximate=made.place.approximate),
         "until": clock(made.respond_by, made.utc_offset_minutes, words["clock"]),
         # Without the zone: a volunteer knows their own.
         "time": clock(made.respond_by, made.utc_offset_minutes, words["clock"], zone=False),
@@ -488,19 +488,19 @@ def escalation(case: EscalatedCase, coordinator: Coordinator, *, drill: bool = F
         "reported": clock(case.reported_at, case.utc_offset_minutes, f"%d/%m {words['clock']}"),
         "name": one_line(coordinator.name),
         "report": one_line(case.words or ""),
-        "asked": [_asked(one, words) for one in case.asked],
+        "asked": [_asked(one, words, approximate=case.place.approximate) for one in case.asked],
         "asked_before": case.asked_left_out,
         "drill": drill,
     }
     return _about_a_place("escalation", case.place, values)
 
 
-def _asked(one: AskedVolunteer, words: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(one: AskedVolunteer, words: Mapping[str, Any], *, approximate: bool) -> dict[str, Any]:
     return {
         "name": one_line(one.name),
         "phone": one.phone,
         "role": _word(words["roles"], one.role),
-        "distance": distance(one.distance_m, words["decimal"]),
+        "distance": distance(one.distance_m, words["decimal"], approximate=approximate),
         "state": _word(words["offer_states"], one.state),
         "words": one_line(one.words or ""),
     }
@@ -661,7 +661,9 @@ def fill(sentence: str, values: Mapping[str, str]) -> str:
 def _about_a_place(purpose: str, where: Place, values: Values) -> Texts:
     village, subdistrict = where.village_name, where.subdistrict_name
     place = one_line(f"{village}, Kec. {subdistrict}" if village else f"Kec. {subdistrict}")
-    bare = one_line(f"{village}, {subdistrict}") if village else place
+    # Of an approximate place the subdistrict is all that is sure: it is called one.
+    short = village and not where.approximate
+    bare = one_line(f"{village}, {subdistrict}") if short else place
     return _with_letter(
         purpose,
         _one_segment(purpose, values, gsm(place), bare=gsm(bare)),
@@ -696,7 +698,7 @@ def _one_segment(purpose: str, values: Values, place: str, *, bare: str) -> str:
             return written(where, tight)
     # One more for the full stop that says that it was cut.
     tight = TIGHTEST - 1 if room > SHORTEST_PLACE else TIGHTEST
-    return written(_cut(bare, _room(written("", tight))), tight)
+    return written(_cut_place(bare, _room(written("", tight))), tight)
 
 
 def _room(bare: str) -> int:
@@ -710,6 +712,12 @@ def _cut(text: str, room: int) -> str:
     return text[: max(room - 1, 0)].rstrip(" ,.") + "." if room > 0 else ""
 
 
+def _cut_place(place: str, room: int) -> str:
+    """A place shortened, without a "Kec." of which no name is left."""
+    cut = _cut(place, room)
+    return cut if cut == place else re.sub(r", K(ec?)?\.*$", ".", cut)
+
+
 def clock(
     moment: datetime, utc_offset_minutes: int, form: str = "%H.%M", *, zone: bool = True
 ) -> str:
@@ -719,8 +727,14 @@ def clock(
     return f"{local.strftime(form)} {name}".strip()
 
 
-def distance(metres: float, decimal: str = ",") -> str:
-    """A distance as one would say it: 350 m, 3,2 km, 41 km."""
+def distance(metres: float, decimal: str = ",", *, approximate: bool = False) -> str:
+    """A distance as one would say it: 350 m, 3,2 km, 41 km.
+
+    To an approximate place, the centre of a subdistrict, it is in whole kilometres: no more is
+    known.
+    """
+    if approximate:
+        return f"{max(round(metres / 1000), 1)} km"
     if metres < 950:
         return f"{max(round(metres, -1), 10):.0f} m"
     kilometres = metres / 1000

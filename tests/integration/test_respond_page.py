@@ -156,7 +156,7 @@ async def test_a_centre_from_a_table_is_called_approximate(browser: Browser) -> 
     await browser.happened(offer)
     text = seen(await browser.get(offer))
     assert "Kec. Koba (perkiraan)" in text
-    assert "sekitar 3,2 km" in text
+    assert "sekitar 3 km" in text
 
 
 async def test_who_reported_is_shown_only_to_whoever_has_the_case_and_while_they_do(

@@ -101,6 +101,9 @@ def words_in(contract: type[Any], field: str) -> list[str]:
     return [*listed, "of_the_future"]
 
 
+AROUND = {"id": "sekitar ", "en": "about "}
+
+
 @st.composite
 def offers(draw: Callable[..., Any]) -> dict[str, Any]:
     """All that makes an offer longer."""
@@ -161,11 +164,19 @@ def test_an_offer_says_all_it_has_to_in_one_segment(
     assert "K7P2M" in short.removesuffix(link or "")
     assert link is None or short.endswith(f" {link}")
     assert link is None or link in written.long_text
-    at_least = gsm(f"{village}, {subdistrict}")[:SHORTEST_PLACE].rstrip(" ,.")
+    named = village if approximate else f"{village}, {subdistrict}"
+    at_least = gsm(named)[:SHORTEST_PLACE].rstrip(" ,.")
     assert at_least in short.replace("Kec. ", "")
-    assert texts.distance(made.distance_m, texts.words_of(language)["decimal"]).replace(
-        " ", ""
-    ) in short.replace(" ", "")
+    assert "Kec.," not in short
+    decimal = texts.words_of(language)["decimal"]
+    far = texts.distance(made.distance_m, decimal, approximate=approximate)
+    # Where nothing else fits, the place is worth more than the guess of a distance.
+    tightest = any(f"{word} {gsm(village)[:12]}" in short for word in ("sekitar", "around"))
+    assert (approximate and tightest) or far.replace(" ", "") in short.replace(" ", "")
+    assert (AROUND[language] in short or tightest) is approximate
+    for text in (short, written.long_text) if approximate else ():
+        shown = re.findall(r"([0-9.,]+) ?(k?m)\b", text.replace(link or " ", ""))
+        assert all(unit == "km" and number.isdigit() for number, unit in shown), shown
     assert (DRILL[language] in short) is drill
     assert (URGENT[language] in short) is (made.urgency == "urgent")
     if made.people > 1:
@@ -804,7 +815,14 @@ def test_the_letter_has_a_subject_and_all_the_facts() -> None:
     offer = made_offer(urgency="urgent", people=3, place=place(approximate=True))
     written = texts.offer(offer)
     assert written.subject == "MENDESAK: lansia terlantar di Kec. Koba (K7P2M)"
-    for fact in ("Siti", "3 orang", "Kec. Koba (perkiraan)", "3,2 km", "12.10 WIB", "K7P2M YA"):
+    for fact in (
+        "Siti",
+        "3 orang",
+        "Kec. Koba (perkiraan)",
+        "sekitar 3 km",
+        "12.10 WIB",
+        "K7P2M YA",
+    ):
         assert fact in written.long_text
     assert "SIMULASI" not in written.long_text
 
@@ -858,3 +876,38 @@ def test_the_deadline_names_the_time_zone(minutes: int, zone: str) -> None:
     short = texts.offer(made_offer(utc_offset_minutes=minutes)).short_text
     local = (NOON + timedelta(minutes=10 + minutes)).strftime("%H.%M")
     assert short.endswith(f"sebelum {local} {zone}.")
+
+
+@given(
+    values=offers(),
+    names=PLACES,
+    village=st.booleans(),
+    asked=st.integers(0, 120),
+    drill=st.booleans(),
+    reason=st.sampled_from(text_check.PURPOSES["escalation"].choices),
+)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_a_coordinator_is_told_of_an_approximate_place_never_looks_exact(
+    language: str,
+    values: dict[str, Any],
+    names: tuple[str, str],
+    village: bool,
+    asked: int,
+    drill: bool,
+    reason: str,
+) -> None:
+    sample = text_check.Sample(
+        language=language, urgent=values["urgency"] == "urgent", people=values["people"],
+        drill=drill, category=values["category"], village=names[0] if village else None,
+        subdistrict=names[1], distance_m=values["distance_m"], approximate=True, asked=asked,
+    )  # fmt: skip
+    written = text_check.PURPOSES["escalation"].write(sample, reason)
+    around = {"id": "sekitar ", "en": "around "}[language]
+    assert f"{around}{gsm(names[0] if village else 'Kec. ' + names[1])[:8]}" in written.short_text
+    assert segments(written.short_text) == 1
+    assert "Kec. " in written.subject
+    for number, unit in re.findall(
+        r"\), (?:sekitar |about )?([0-9.,]+) (k?m)\b", written.long_text
+    ):
+        assert unit == "km"
+        assert number.isdigit()
