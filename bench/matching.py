@@ -193,7 +193,7 @@ class Bench:
     async def match(self, needs: Sequence[Need]) -> int:
         """Find and claim only, committed; returns how many were claimed."""
         async with self.database.transaction() as session:
-            found = await matching.match(session, needs)
+            found = await matching.match(session, needs, districts={DISTRICT: self.district})
         return sum(len(one.chosen) for one in found.values())
 
     async def offers_made(self) -> int:

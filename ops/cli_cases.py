@@ -39,7 +39,7 @@ COLOURS = {
     **dict.fromkeys(("assigned", "released", "note"), "magenta"),
     **dict.fromkeys(("expired", "declined", "unreachable", "handed_back", "lapsed"), "yellow"),
     **dict.fromkeys(("escalated", "obstacle", "waiting"), "red"),
-    **dict.fromkeys(("answer", "withdrawn"), "dim"),
+    **dict.fromkeys(("answer", "withdrawn", "called_off"), "dim"),
 }
 
 
@@ -143,14 +143,19 @@ def _table(found: "list[CaseNow]") -> "RenderableType":
 
     timezones = _timezones(found)
     now = datetime.now(UTC)
-    table = Table("code", "state", "reported", "age", "need", "where", "who has it, or why not")
+    table = Table()
+    table.add_column("code", no_wrap=True)
+    table.add_column("state", min_width=9)
+    table.add_column("reported", min_width=10)
+    table.add_column("need", overflow="fold", min_width=9)
+    table.add_column("where", overflow="fold", min_width=9)
+    table.add_column("who has it, or why not", overflow="fold", min_width=9)
     for case in found:
         reported = case.reported_at.astimezone(ZoneInfo(timezones[case.district]))
         table.add_row(
             case.code,
             _state(case),
-            f"{reported:%Y-%m-%d %H.%M}",
-            _age(now - case.reported_at),
+            f"{reported:%Y-%m-%d %H.%M}, {_age(now - case.reported_at)} ago",
             _need(case),
             case.subdistrict_name,
             Text(_who_or_why_not(case)),

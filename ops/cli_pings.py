@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from ops.terminal import fail, out, run
+from ops.terminal import out, run
 
 if TYPE_CHECKING:
     from services.assignment.reach import Chosen, Reach
@@ -49,7 +49,8 @@ def length_of(text: str) -> timedelta:
 def ping(
     district: Annotated[str | None, typer.Option(help="Kemendagri code; default: all")] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="PHONE_OR_ID", help="this volunteer, on duty or not")
+        str | None,
+        typer.Option(metavar="WHO", help="this one, on duty or not: name, phone, e-mail or id"),
     ] = None,
     quiet_days: Annotated[
         int | None,
@@ -68,7 +69,7 @@ def ping(
 
     Example: [bold]jangkau volunteers ping --district 19.04 --quiet-days 30[/]
     """
-    from ops.cli_volunteers import districts_of, named, transaction
+    from ops.cli_volunteers import districts_of, the_one, transaction
     from services.assignment import reach
 
     length = length_of(within)
@@ -79,9 +80,7 @@ def ping(
         async with transaction() as session:
             ids = None
             if only is not None:
-                ids = [each.id for each in await named(session, only)]
-                if not ids:
-                    raise fail(f"No volunteer has the phone, e-mail or id {only}.")
+                ids = [(await the_one(session, only, district=district)).id]
             quiet = timedelta(days=quiet_days) if quiet_days else None
             return codes, await reach.choose(session, districts=codes, only=ids, quiet=quiet)
 
@@ -163,10 +162,13 @@ def _show(found: "Sequence[Reach]", districts: "Mapping[str, District]") -> None
 
     if not found:
         return
-    table = Table("name")
-    table.add_column("contact", overflow="fold", min_width=16)  # a number cut short is none
-    for name in ("asked", "result", "words or reason", "last heard of"):
-        table.add_column(name)
+    table = Table()
+    table.add_column("name", overflow="fold", min_width=8)
+    table.add_column("contact", overflow="fold", min_width=14)  # a number cut short is none
+    table.add_column("asked", min_width=10)
+    table.add_column("result", overflow="fold", min_width=10)
+    table.add_column("words or reason", overflow="fold", min_width=8)
+    table.add_column("last heard", min_width=10)
     for each in found:
         known = districts.get(each.district)
         zone = ZoneInfo(known.timezone if known else "UTC")

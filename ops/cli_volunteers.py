@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import typer
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
 
     from services.assignment import volunteers
+    from services.assignment.api import ListedVolunteer
     from services.assignment.models import Volunteer
     from shared.districts import District, Districts
 
@@ -176,49 +176,78 @@ def list_volunteers(
     """
     from services.assignment import volunteers
     from services.assignment.api import ListedVolunteer
+    from shared.database import now
 
-    async def work() -> "tuple[list[Volunteer], Mapping[str, District]]":
+    async def work() -> "tuple[list[ListedVolunteer], Mapping[str, District]]":
         districts = districts_of(villages=not as_json, one=district)
         async with transaction() as session:
-            found = [each async for each in volunteers.every(session, district=district)]
-        return [each for each in found if each.available or not ready], districts
+            moment = await now(session)
+            found = [
+                ListedVolunteer.of(each, districts=districts, moment=moment)
+                async for each in volunteers.every(session, district=district)
+            ]
+        return [each for each in found if each.ready or not ready], districts
 
     found, districts = run(work())
     if as_json:
-        listed = [ListedVolunteer.model_validate(each).model_dump(mode="json") for each in found]
-        typer.echo(json.dumps(listed))
+        typer.echo(json.dumps([each.model_dump(mode="json") for each in found]))
     elif not found:
         out.print("No volunteers." if not ready else "Nobody can be asked now.")
     else:
         _show(found, districts)
 
 
-def _show(found: "list[Volunteer]", districts: "Mapping[str, District]") -> None:
+def _show(found: "list[ListedVolunteer]", districts: "Mapping[str, District]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("name", "role", "village")
-    table.add_column("contact", overflow="fold", min_width=16)  # a number cut short is none
-    for name in ("cases", "now", "last reached"):
-        table.add_column(name)
+    table = Table()
+    table.add_column("name", overflow="fold", min_width=10)
+    table.add_column("role, village", overflow="fold", min_width=9)
+    table.add_column("contact", overflow="fold", min_width=14)  # a number cut short is none
+    table.add_column("cases", min_width=5)
+    table.add_column("now", overflow="fold", min_width=10)
+    table.add_column("last heard", min_width=10)
     for each in found:
         known = districts.get(each.district)
         zone = ZoneInfo(known.timezone if known else "UTC")
         village = known.village_by_code.get(each.village or "") if known else None
-        why_not = _why_not(each, zone)
+        where = village.name if village else each.village
         table.add_row(
-            Text(each.name), each.role, village.name if village else each.village or "",
+            Text(each.name),
+            Text("\n".join(filter(None, (each.role, where)))),
             Text("\n".join(_ways(each))),
             f"{each.open_cases}/{each.capacity}",
-            Text(why_not or "ready", style="yellow" if why_not else "green"),
+            Text(_now(each, zone), style="green" if each.ready else "yellow"),
             _local(each.last_reached_at, zone) if each.last_reached_at else "never",
-        )  # fmt: skip
+        )
     out.print(table)
-    free = sum(each.available for each in found)
+    free = sum(each.ready for each in found)
     out.print(f"{len(found)} volunteers, {free} can be asked now.", highlight=False)
 
 
-def _ways(volunteer: "Volunteer") -> list[str]:
+# Of services.assignment.standing, as a table says it.
+_WHY_NOT = {
+    "off_duty": "off duty",
+    "away": "away",
+    "resting": "rests",
+    "outside_duty_times": "outside duty times",
+    "full": "full",
+    "many_offers": "asked already",
+}
+
+
+def _now(volunteer: "ListedVolunteer", zone: ZoneInfo) -> str:
+    """Whether they can be asked, or why not and until when."""
+    if volunteer.why_not is None:
+        return "ready"
+    if volunteer.why_not == "wants_no_messages":
+        return f"wants no messages ({', '.join(volunteer.stopped)})"
+    until = f" until {_local(volunteer.until, zone)}" if volunteer.until else ""
+    return f"{_WHY_NOT[volunteer.why_not]}{until}"
+
+
+def _ways(volunteer: "ListedVolunteer") -> list[str]:
     """Phone and e-mail, with what they would rather be reached by and what they want no more."""
     ways = []
     for way, kind in ((volunteer.phone, "sms"), (volunteer.email, "email")):
@@ -228,31 +257,13 @@ def _ways(volunteer: "Volunteer") -> list[str]:
     return ways
 
 
-def _why_not(volunteer: "Volunteer", zone: ZoneInfo) -> str | None:
-    """Why somebody cannot be asked now; None if they can."""
-    changes_at = volunteer.ready_changes_at
-    if not volunteer.on_duty:
-        return "off duty"
-    if not volunteer.reachable:
-        return f"wants no messages ({', '.join(volunteer.stopped)})"
-    if not volunteer.ready:
-        waits = [
-            (until, word)
-            for until, word in ((volunteer.off_until, "away"), (volunteer.rest_until, "rests"))
-            if until is not None and until > datetime.now(zone)
-        ]
-        word = max(waits)[1] if waits else "outside duty times"
-        return f"{word} until {_local(changes_at, zone)}" if changes_at else word
-    return "full" if volunteer.open_cases >= volunteer.capacity else None
-
-
 def _local(moment: datetime, zone: ZoneInfo) -> str:
     return f"{moment.astimezone(zone):%Y-%m-%d %H:%M}"
 
 
 @app.command("link")
 def link_volunteer(
-    who: Annotated[str, typer.Argument(metavar="PHONE_OR_ID", help="phone, e-mail or id")],
+    who: Annotated[str, typer.Argument(metavar="WHO", help="name, phone, e-mail or id")],
     district: DistrictOption = None,
 ) -> None:
     """Print the address of a volunteer's own page, where they set duty and leave.
@@ -268,34 +279,20 @@ def link_volunteer(
     async def work() -> str:
         settings = AssignmentSettings()
         async with transaction() as session:
-            found = await named(session, who)
-        found = [each for each in found if district in (None, each.district)]
-        if not found:
-            raise fail(f"No volunteer has the phone, e-mail or id {who}.")
-        if len(found) > 1:
-            codes = ", ".join(each.district for each in found)
-            raise fail(f"{len(found)} have it, in {codes}: give --district or an id.")
-        return duty_link(settings.links, found[0].id, public_url=settings.public_url)
+            found = await the_one(session, who, district=district)
+        return duty_link(settings.links, found.id, public_url=settings.public_url)
 
     typer.echo(run(work()))
 
 
-async def named(session: "AsyncSession", who: str) -> "list[Volunteer]":
-    """Who is meant by an id, an e-mail or a phone."""
-    from services.assignment import volunteers
-    from shared.contacts import PhoneError, e164
+async def the_one(session: "AsyncSession", who: str, *, district: str | None = None) -> "Volunteer":
+    """Who is meant by a name, a phone, an e-mail or an id; else the command ends and says why."""
+    from services.assignment import naming
 
     try:
-        return [await volunteers.get(session, UUID(who))]
-    except volunteers.UnknownVolunteer:
-        return []
-    except ValueError:
-        pass  # no id
-    try:
-        contact = who if "@" in who else e164(who)
-    except PhoneError as error:
-        raise fail(str(error)) from None
-    return list(await volunteers.by_contact(session, contact))
+        return await naming.the_one(session, who, districts=[district] if district else None)
+    except naming.NotOne as error:
+        raise fail(escape(str(error))) from None
 
 
 app.command("ping")(cli_pings.ping)

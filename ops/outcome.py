@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer
 
 from ops.embedded import Stack
 from ops.gateway import Gateway
+from services.assignment import audit
 from shared import topics
 from shared.database import Row
 from shared.settings import SERVICES
@@ -169,8 +170,7 @@ async def _count(stack: Stack, played: Played, feed: PublicFeed) -> Result:
             "assignment", "SELECT id, version, state, escalated_at FROM cases"
         )
     }
-    # In one statement: a place and its offer belong together.
-    offers, volunteers = _parts(await stack.rows("assignment", _OFFERS_AND_VOLUNTEERS))
+    offers = await stack.rows("assignment", _OFFERS)
     messages = await stack.rows(
         "notification",
         """SELECT offer_id, case_id, recipient, purpose, state, attempts, created_at
@@ -201,10 +201,12 @@ async def _count(stack: Stack, played: Played, feed: PublicFeed) -> Result:
             *(f"lost: case {case_id}" for case_id in missing[:5]),
         ],
     )
-    _count_the_loop(result, offers, messages)
+    called_off = {row.offer_id for row in await stack.rows("assignment", _CALLED_OFF)}
+    _count_the_loop(result, offers, [m for m in messages if m.offer_id not in called_off])
     result.accepted = await _number(stack, "assignment", _ACCEPTED)
     result.double_accepted = await _number(stack, "assignment", _DOUBLE)
-    result.over_capacity = over_capacity(offers, volunteers)
+    result.over_capacity = await _number(stack, "assignment", _OVER_CAPACITY)
+    result.over_capacity += len(await stack.rows("assignment", audit.MISCOUNTED))
     await _count_the_calls(result, stack, played.gateway)
     if played.answered:
         result.unfinished = len(unfinished)
@@ -247,23 +249,19 @@ def _missing(
     ]
 
 
-_OFFERS_AND_VOLUNTEERS = """
-    SELECT id, case_id, volunteer_id, state, made_at, respond_by, ended_at,
-           NULL::int AS capacity, NULL::int AS open_cases
-    FROM offers
-    UNION ALL
-    SELECT id, NULL, NULL, NULL, NULL, NULL, NULL, capacity, open_cases FROM volunteers
-"""
+_OFFERS = "SELECT id, case_id, volunteer_id, state, made_at, respond_by, ended_at FROM offers"
+# Who was called off because their hands were full may be asked again for the same case.
+_CALLED_OFF = "SELECT offer_id FROM case_log WHERE what = 'called_off'"
 _ESCALATED = "SELECT count(DISTINCT case_id) AS n FROM case_log WHERE what = 'escalated'"
 _PARKED = "SELECT count(*) AS n FROM dead_letters WHERE state = 'parked'"
 _ACCEPTED = """
     SELECT count(DISTINCT case_id) AS n FROM case_log WHERE what IN ('accepted', 'assigned')
 """
-# Two who had the same case at the same time: the second got it before the first had lost it. By
-# the order of the case's story, as an offer that a coordinator gives out again begins anew.
-_DOUBLE = """
+# Who had a case from when to when. By the order of the stories, as an offer that a coordinator
+# gives out again begins anew; what happens to a volunteer's cases happens in the district's turn.
+_HELD = """
     WITH held AS (
-        SELECT l.case_id, l.id AS since,
+        SELECT l.case_id, l.offer_id, l.id AS since,
                (SELECT min(e.id) FROM case_log e
                 WHERE e.case_id = l.case_id AND e.id > l.id
                   AND (e.what LIKE 'closed:%'
@@ -272,18 +270,30 @@ _DOUBLE = """
                ) AS until
         FROM case_log l WHERE l.what IN ('accepted', 'assigned')
     )
+"""
+# Two who had the same case at the same time: the second got it before the first had lost it.
+_DOUBLE = f"""
+    {_HELD}
     SELECT count(DISTINCT a.case_id) AS n
     FROM held a JOIN held b ON a.case_id = b.case_id AND a.since < b.since
     WHERE a.until IS NULL OR a.until > b.since
-"""
+"""  # noqa: S608 - composed of constants
 
 
-def _parts(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Offers, and volunteers."""
-    return (
-        [row for row in rows if row.capacity is None],
-        [row for row in rows if row.capacity is not None],
+# Volunteers who ever had more real cases in hand than they can take.
+_OVER_CAPACITY = f"""
+    {_HELD}, real AS (
+        SELECT held.since, held.until, o.volunteer_id, v.capacity
+        FROM held JOIN offers o ON o.id = held.offer_id AND NOT o.drill
+                  JOIN volunteers v ON v.id = o.volunteer_id
     )
+    SELECT count(DISTINCT volunteer_id) AS n FROM (
+        SELECT a.volunteer_id
+        FROM real a JOIN real b ON b.volunteer_id = a.volunteer_id AND b.since <= a.since
+                                AND (b.until IS NULL OR b.until > a.since)
+        GROUP BY a.volunteer_id, a.since, a.capacity HAVING count(*) > a.capacity
+    ) AS over
+"""  # noqa: S608 - composed of constants
 
 
 async def _number(stack: Stack, service: str, query: str) -> int:
@@ -393,26 +403,6 @@ def unexplained(made: Sequence[Row], gateway: Gateway | None, message_id: str) -
     if gateway.accepted[message_id] and not any(c.state in ("sent", "unknown") for c in ours):
         return "the gateway has taken it, but it is noted as failed"
     return None
-
-
-def over_capacity(offers: Sequence[Row], volunteers: Sequence[Row]) -> int:
-    """How many volunteers ever had more at once than they can take, or whose count is wrong now."""
-    steps: dict[Any, list[tuple[datetime, int]]] = defaultdict(list)
-    open_now: dict[Any, int] = defaultdict(int)
-    for offer in offers:
-        steps[offer.volunteer_id].append((offer.made_at, 1))
-        if offer.ended_at is None:
-            open_now[offer.volunteer_id] += 1
-        else:
-            steps[offer.volunteer_id].append((offer.ended_at, -1))
-    broken = 0
-    for volunteer in volunteers:
-        level, highest = 0, 0
-        for _, step in sorted(steps[volunteer.id]):  # at the same moment what ends goes first
-            level += step
-            highest = max(highest, level)
-        broken += highest > volunteer.capacity or open_now[volunteer.id] != volunteer.open_cases
-    return broken
 
 
 def _counted(values: Any) -> dict[Any, int]:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from services.assignment import answers, duty, loop, search, transitions
 from services.assignment.search import Candidate, Contact, Found, Need
-from services.assignment.turn import OPEN, UNSERVED, Asked, Case, Freed, Turn
+from services.assignment.turn import HELD, OPEN, UNSERVED, Asked, Case, Freed, Hands, Turn
 from services.notification.letters import SILENT_REASONS
 from shared.districts import District
 from shared.events import (
@@ -45,6 +45,7 @@ from shared.events import (
     Urgency,
 )
 from shared.places import EARTH_RADIUS_M, Place
+from shared.policy import OPEN_OFFERS
 
 # After so long without a volunteer the coordinator, told long before, has settled the case.
 OBSERVED = timedelta(hours=24)
@@ -132,9 +133,17 @@ class Volunteers:
     """
 
     def __init__(
-        self, rows: Sequence[Mapping[str, Any]], *, timezones: Mapping[str, str], moment: datetime
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        timezones: Mapping[str, str],
+        moment: datetime,
+        most_offers: Mapping[str, int] | None = None,
     ) -> None:
-        """``rows`` as services.assignment.volunteer_files makes them; each has an id."""
+        """``rows`` as services.assignment.volunteer_files makes them; each has an id.
+
+        ``most_offers`` says how many unanswered offers a volunteer of a district may have.
+        """
         rows = sorted(rows, key=lambda row: UUID(str(row["id"])))
         self.contacts = [
             Contact(
@@ -155,7 +164,14 @@ class Volunteers:
             for code in {row["district"] for row in rows}
         }
         self.capacity = numpy.array([row["capacity"] for row in rows], dtype=int)
+        limits = most_offers or {}
+        self.most_offers = numpy.array(
+            [limits.get(row["district"], OPEN_OFFERS) for row in rows], dtype=int
+        )
+        # As the triggers on `offers` count them.
         self.open_cases = numpy.zeros(len(rows), dtype=int)
+        self.open_offers = numpy.zeros(len(rows), dtype=int)
+        self.open_drills = numpy.zeros(len(rows), dtype=int)
         self.on_duty = numpy.array([row.get("on_duty", True) for row in rows], dtype=bool)
         self.ready = numpy.ones(len(rows), dtype=bool)
         # Seconds since 1970; never is infinitely late.
@@ -177,17 +193,25 @@ class Volunteers:
         """The nearest who could be asked for each case now, as `matching._candidates` finds."""
         limit = max(need.candidates for need in needs)
         since = moment - max(need.recent for need in needs)
-        free = self._available() & (self.changes_at > moment.timestamp())
-        return {need.case_id: Found(self._candidates(need, free, limit, since)) for need in needs}
+        on_hand = self._available() & (self.changes_at > moment.timestamp())
+        room = {
+            drill: numpy.where(on_hand, self.room(drill=drill), 0)
+            for drill in {need.drill for need in needs}
+        }
+        return {
+            need.case_id: Found(self._candidates(need, room[need.drill], limit, since))
+            for need in needs
+        }
 
-    def claim(self, counts: Mapping[UUID, int]) -> dict[UUID, list[int]]:
-        """Take so many places of each volunteer, all or none, as `matching._CLAIM` does."""
+    def claim(self, counts: Mapping[UUID, int], *, drill: bool = False) -> dict[UUID, list[int]]:
+        """Let so many offers be made to each volunteer, all or none, as `matching._CLAIM` does;
+        they count at once, as there is no transaction in which they are still to be made."""
         claimed: dict[UUID, list[int]] = {}
+        available, room = self._available(), self.room(drill=drill)
         for id_, cases in counts.items():
             n = self._position[id_]
-            fits = self.open_cases[n] + cases <= self.capacity[n]
-            if self.on_duty[n] and self.ready[n] and fits:
-                self.open_cases[n] += cases
+            if available[n] and cases <= room[n]:
+                (self.open_drills if drill else self.open_offers)[n] += cases
                 claimed[id_] = [self._codes + each for each in range(cases)]
                 self._codes += cases
         return claimed
@@ -202,7 +226,7 @@ class Volunteers:
         )
 
     def _candidates(
-        self, need: Need, free: NDArray[numpy.bool_], limit: int, since: datetime
+        self, need: Need, room: NDArray[numpy.int_], limit: int, since: datetime
     ) -> list[Candidate]:
         asked = self._asked[need.case_id]
         found = []
@@ -210,7 +234,7 @@ class Volunteers:
             near = self._near(need, district)
             reach = int(numpy.searchsorted(near.distance_m, need.reach_m, side="right"))
             who = near.who[:reach]
-            could = numpy.flatnonzero(free[who] & self._of_this_stage(need)[who])
+            could = numpy.flatnonzero((room[who] > 0) & self._of_this_stage(need)[who])
             first = could[: limit + len(asked)]
             nearest = zip(near.distance_m[first].tolist(), who[first].tolist(), strict=True)
             found += [one for one in nearest if one[1] not in asked][:limit]
@@ -218,7 +242,7 @@ class Volunteers:
             Candidate(
                 self.contacts[n],
                 distance_m,
-                free=int(self.capacity[n] - self.open_cases[n]),
+                free=int(room[n]),
                 busy=int(self.open_cases[n]),
                 recent=len(self._asked_at[n]) - bisect_right(self._asked_at[n], since),
                 role=self._rows[n]["role"],
@@ -226,6 +250,18 @@ class Volunteers:
             )
             for distance_m, n in sorted(found)
         ]
+
+    def room(self, *, drill: bool) -> NDArray[numpy.int_]:
+        """For how many more cases each may be asked, as `matching._ROOM`."""
+        if not drill:
+            return self.most_offers - self.open_offers
+        nothing_open = self.open_cases + self.open_offers == 0
+        return numpy.where(nothing_open, search.DRILLS_AT_ONCE - self.open_drills, 0)
+
+    def hands(self, volunteer: UUID) -> Hands:
+        """What a volunteer has in hand, as `turn._HANDS` reads it."""
+        n = self._position[volunteer]
+        return Hands(int(self.open_cases[n]), int(self.capacity[n]))
 
     def _available(self) -> NDArray[numpy.bool_]:
         return self.on_duty & self.ready & (self.open_cases < self.capacity)
@@ -274,17 +310,32 @@ class Volunteers:
 
     # --- what changes
 
-    def ask(self, case_id: UUID, volunteer: UUID, moment: datetime) -> None:
-        """Remember an offer: nobody is asked twice, and whoever was asked of late comes later."""
+    def ask(self, case_id: UUID, volunteer: UUID, moment: datetime, *, drill: bool = False) -> None:
+        """Remember an offer: nobody is asked twice, and whoever was asked of late comes later; a
+        drill does not count for that."""
         n = self._position[volunteer]
         self._asked[case_id].add(n)
-        self._asked_at[n].append(moment)
+        if not drill:
+            self._asked_at[n].append(moment)
 
-    def end(self, freed: Mapping[UUID, Freed]) -> None:
-        """Give places back, after a case with a rest, as `turn._FREE` does."""
+    def count(self, moves: Iterable[tuple[UUID, UUID, str, str]]) -> set[UUID]:
+        """Count offers that have gone from one state to another, as the triggers do: case,
+        volunteer, the state before and after. Returns whose hands are full by it."""
+        filled: set[UUID] = set()
+        for case_id, id_, before, after in moves:
+            n = self._position[id_]
+            self.open_offers[n] += (after in OPEN) - (before in OPEN)
+            self.open_cases[n] += (after in HELD) - (before in HELD)
+            if after == "called_off":  # may be asked again
+                self._asked[case_id].discard(n)
+            if after in HELD and self.open_cases[n] >= self.capacity[n]:
+                filled.add(id_)
+        return filled
+
+    def free(self, freed: Mapping[UUID, Freed]) -> None:
+        """Let those rest who have earned it, as `turn._FREE` does."""
         for id_, change in freed.items():
             n = self._position[id_]
-            self.open_cases[n] -= change.places
             if change.rest_until is not None:
                 self.rest(n, change.rest_until)
 
@@ -373,6 +424,7 @@ class CountingTurn(Turn):
 
     tallies: Mapping[UUID, Tally] = field(default_factory=dict)
     reopened: list[Case] = field(default_factory=list)
+    moved: list[tuple[UUID, UUID, str, str]] = field(default_factory=list)
 
     def tell(self, case: Case, event: type[Event[PublicCase]]) -> None:
         """The next version of the case, for nobody to read."""
@@ -395,12 +447,20 @@ class CountingTurn(Turn):
     def log(self, case: Case, what: str, **_: Any) -> None:
         """Nobody reads it."""
 
-    def give_back(self, volunteers: Volunteers) -> set[str]:
-        """Give the places back that have become free; returns the districts where they are."""
-        volunteers.end(self._freed)
+    def moves(self, offer: Asked, state: str) -> None:
+        """Keep what the triggers of the database would count."""
+        self.moved.append((offer.case_id, offer.volunteer.id, offer.state, state))
+        super().moves(offer, state)
+
+    def give_back(self, volunteers: Volunteers) -> tuple[set[str], set[UUID]]:
+        """Count what has changed; returns the districts where somebody can be asked again, and
+        those volunteers whose hands are full now."""
+        filled = volunteers.count(self.moved)
+        volunteers.free(self._freed)
+        self.moved.clear()
         self._freed.clear()
         opened, self._openings = self._openings, set()
-        return opened
+        return opened, filled
 
 
 # --- the clock ------------------------------------------------------------------------------------
@@ -449,7 +509,10 @@ class Run:
         self.reports = sorted(reports, key=lambda report: report.at)
         self.moment = self.reports[0].at
         zones = {code: district.timezone for code, district in districts.items()}
-        self.volunteers = Volunteers(volunteers, timezones=zones, moment=self.moment)
+        limits = {code: district.policy.open_offers for code, district in districts.items()}
+        self.volunteers = Volunteers(
+            volunteers, timezones=zones, moment=self.moment, most_offers=limits
+        )
         self.tallies: dict[UUID, Tally] = {}
         self.accepted: Counter[UUID] = Counter()
         self._closed: set[UUID] = set()
@@ -457,6 +520,9 @@ class Run:
         self._unserved: dict[UUID, Case] = {}
         self._due: dict[UUID, Case] = {}
         self._openings: set[str] = set()
+        # The cases for which a volunteer has an open offer.
+        self._open_of: dict[UUID, set[UUID]] = defaultdict(set)
+        self._cases: dict[UUID, Case] = {}
         self._agenda: list[tuple[datetime, int, Act]] = []
         self._entries = 0
 
@@ -497,6 +563,8 @@ class Run:
         for case in cases:
             for offer in self._offers[case.id]:
                 turn.add(offer)
+                if offer.state in OPEN:
+                    turn.hands[offer.volunteer.id] = self.volunteers.hands(offer.volunteer.id)
         return turn
 
     # --- what happens
@@ -529,13 +597,14 @@ class Run:
         )
         self.tallies[case.id] = Tally(urgent=case.urgency == "urgent")
         self._offers[case.id] = []
+        self._cases[case.id] = case
         return case
 
     async def _answer(
         self, case: Case, offer: Asked, luck: Luck, word: Answer, moment: datetime
     ) -> None:
         """A volunteer says something. Whoever was told that they need not come says nothing."""
-        if offer.state in ("withdrawn", "lapsed"):
+        if offer.state in ("withdrawn", "lapsed", "called_off"):
             return
         turn = self._turn(moment, [case])
         verdict = answers.judge(turn, _said(case, offer, word))
@@ -609,7 +678,12 @@ class Run:
     async def _finish(self, turn: CountingTurn) -> None:
         """As loop.seek and Turn.write, with the volunteers in memory."""
         needs = loop.needs_of(turn)
-        self._openings |= turn.give_back(self.volunteers)
+        for case_id, who, _, _ in turn.moved:  # whatever has moved is open no longer
+            self._open_of[who].discard(case_id)
+        opened, filled = turn.give_back(self.volunteers)
+        self._openings |= opened
+        for who in filled:  # as loop._FULL finds them
+            self._due |= {id_: self._cases[id_] for id_ in self._open_of[who]}
         if needs:
             await self._seek(turn, needs)
         for case in turn.reopened:
@@ -634,6 +708,7 @@ class Run:
     def _ask(self, turn: CountingTurn, offer: Asked) -> None:
         case = turn.cases[offer.case_id]
         self._offers[case.id].append(offer)
+        self._open_of[offer.volunteer.id].add(case.id)
         self.volunteers.ask(case.id, offer.volunteer.id, turn.moment)
         luck = self.people.luck(case.id.int, offer.volunteer.id)
         if luck.answer is not None:
@@ -660,6 +735,7 @@ class Run:
         # Whoever answers late may come to a case that ended long ago.
         if case.id not in self._closed:
             self._closed.add(case.id)
+            self._cases.pop(case.id)
             neighbours = self.districts[case.district].policy.neighbours
             self.volunteers.forget(case.id, (case.district, *neighbours))
 

@@ -233,7 +233,15 @@ class ClosedOffer(Contract):
     answer_code: str
     reason: Word = Field(
         json_schema_extra={
-            "enum": ["taken_by_another", "expired", "case_closed", "lapsed", "released", "off_duty"]
+            "enum": [
+                "taken_by_another",
+                "expired",
+                "case_closed",
+                "lapsed",
+                "released",
+                "off_duty",
+                "hands_full",
+            ]
         }
     )
     volunteer: OfferedVolunteer
@@ -554,6 +562,7 @@ class JudgedAnswer(Contract):
                 "too_late",
                 "taken_by_another",
                 "case_closed",
+                "hands_full",
                 "not_accepted_yet",
                 "unconfirmed",
                 "not_yours",

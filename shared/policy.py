@@ -30,6 +30,9 @@ from shared.events import COORDINATORS_AT_MOST, Category, Role, Urgency
 DAY_BEGINS, DAY_ENDS = time(6), time(20)
 URGENCIES: tuple[Urgency, ...] = get_args(Urgency)
 MINUTES_A_DAY = 24 * 60
+# Unanswered offers that one volunteer may have at a time, where a policy says nothing: three codes
+# can still be told apart on a small telephone (docs/adr/0028).
+OPEN_OFFERS = 3
 
 # The keys and list positions that lead to a value: ("answer", "times", 0, "from").
 KeyPath = tuple[int | str, ...]
@@ -131,6 +134,7 @@ class Policy:
 
     Mappings are by urgency, `needs` by category; everything with `_m` is in metres. `steps_m`
     ascends; a step is exhausted when `rounds` times `parallel` volunteers were asked in it.
+    `open_offers` is how many offers one volunteer may have that they have not answered yet.
     """
 
     answer_within: Mapping[str, timedelta]
@@ -153,6 +157,7 @@ class Policy:
     coordinators: tuple[Coordinator, ...]
     messages: Messages = Messages()
     reports: Reports = field(default_factory=Reports)
+    open_offers: int = OPEN_OFFERS
 
     @property
     def radius_m(self) -> float:
@@ -207,6 +212,7 @@ def parse_policy(text: str, *, file: Path, district: str, subdistricts: Collecti
         coordinators=tuple(Coordinator(**dict(row)) for row in written.coordinators),
         messages=written.messages.messages(),
         reports=written.reports.reports(),
+        open_offers=written.volunteer.open_offers,
     )
 
 
@@ -378,6 +384,7 @@ class _Acceptance(TomlTable):
 
 class _Volunteer(TomlTable):
     default_capacity: Annotated[int, Field(ge=1, le=100)]
+    open_offers: Annotated[int, Field(ge=1, le=10)] = OPEN_OFFERS
     rest_hours: Annotated[float, Field(ge=0, le=168)]
 
 

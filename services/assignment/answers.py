@@ -1,8 +1,9 @@
 """What an answer means: accepted, declined, arrived, done, an obstacle, handed back, unreachable.
 
 The first acceptance wins. What comes too late, or from somebody else, changes nothing, is kept, and
-is answered with a polite sentence. So is what may not have been meant: nobody has accepted who has
-not said so, and nothing closes a case on a guess (docs/adr/0019).
+is answered with a polite sentence. So is a "yes" of a volunteer who has accepted as many cases as
+they can take, for whom the next one is asked, and what may not have been meant: nobody has accepted
+who has not said so, and nothing closes a case on a guess (docs/adr/0019).
 """
 
 import json
@@ -53,10 +54,13 @@ async def take_answers(
     for case in turn.cases.values():
         if case.district not in districts:
             raise loop.UnknownDistrict(why_not(districts, case.district))
-    if signs or on_duty:
-        # Before any volunteer is locked, and at once with those whom the cases concern.
-        homes = {row.district for rows in who.values() for row in rows}
-        await turn.hold(session, also=homes.union(await reach.districts_of(session, signs)))
+    # Before any volunteer is locked, and at once with those whom the cases concern: what their
+    # volunteers have in hand decides.
+    homes = {row.district for rows in who.values() for row in rows}
+    if signs:
+        homes.update(await reach.districts_of(session, signs))
+    if turn.cases or homes:
+        await turn.hold(session, also=homes)
     answered: list[dict[str, Any]] = []
     for event in of_offers:
         if isinstance(event, OfferUnreachable):
@@ -105,6 +109,11 @@ _SAID_BEFORE = {("decline", "declined"), ("hand_back", "handed_back"), ("done", 
 
 def _to_an_open_offer(turn: Turn, case: Case, offer: Asked, answer: GivenAnswer) -> str:
     match answer.answer:
+        case "accept" if turn.hands_full(offer):
+            turn.end(offer, "called_off", words=answer.words)
+            turn.log(case, "called_off", offer=offer.id)
+            turn.seeking.add(case.id)
+            return "hands_full"
         case "accept":
             transitions.accept(turn, case, offer, words=answer.words)
         case "decline" | "hand_back":

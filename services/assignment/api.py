@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from services.assignment import volunteers
 from services.assignment.duty import Window, format_times
+from services.assignment.models import Volunteer
+from services.assignment.standing import WhyNot, most_offers, standing
 from shared.agency import agency_only
 from shared.contacts import Email, Phone
-from shared.database import Database
+from shared.database import Database, now
 from shared.districts import District
 from shared.errors import Problem, json_only, refusals
 from shared.places import PlaceError
@@ -39,8 +41,9 @@ class ListedVolunteer(BaseModel):
     longitude: float
     categories: list[str]
     trainings: list[str]
-    capacity: int
-    open_cases: int
+    capacity: int = Field(description="how many cases they take at the same time")
+    open_cases: int = Field(description="accepted and not ended; drills do not count")
+    open_offers: int = Field(0, description="asked and not answered yet; drills do not count")
     on_duty: bool
     duty: str = Field(
         validation_alias="duty_times",
@@ -49,8 +52,11 @@ class ListedVolunteer(BaseModel):
     )
     off_until: datetime | None
     rest_until: datetime | None = Field(description="the pause after a case")
-    ready: bool = Field(
-        description="whether duty times, leave and rest allow it now, and they can be reached"
+    ready: bool = Field(description="whether they can be asked now")
+    why_not: WhyNot | None = Field(None, description="why they cannot be asked now")
+    until: datetime | None = Field(
+        None,
+        description="when `ready` changes by itself: a rest or duty times end; null: it does not",
     )
     last_reached_at: datetime | None
 
@@ -59,6 +65,15 @@ class ListedVolunteer(BaseModel):
     def as_text(cls, times: list[Window]) -> str:
         """Duty times as a person writes them."""
         return format_times(times)
+
+    @classmethod
+    def of(
+        cls, volunteer: Volunteer, *, districts: Mapping[str, District], moment: datetime
+    ) -> "ListedVolunteer":
+        """A volunteer as they stand at a moment."""
+        stands = standing(volunteer, moment=moment, most_offers=most_offers(volunteer, districts))
+        told = {"ready": stands.why_not is None, "why_not": stands.why_not, "until": stands.until}
+        return cls.model_validate(volunteer).model_copy(update=told)
 
 
 class VolunteerPage(BaseModel):
@@ -132,8 +147,9 @@ def router(
         """The volunteers, a page at a time."""
         async with database.transaction() as session:
             found = await volunteers.listed(session, district=district, limit=limit, after=after)
+            moment = await now(session)
         return VolunteerPage(
-            volunteers=[ListedVolunteer.model_validate(volunteer) for volunteer in found],
+            volunteers=[ListedVolunteer.of(each, districts=known, moment=moment) for each in found],
             next_after=found[-1].id if len(found) == limit else None,
         )
 
@@ -143,9 +159,10 @@ def router(
         try:
             async with database.transaction() as session:
                 found = await volunteers.get(session, volunteer_id)
+                moment = await now(session)
         except volunteers.UnknownVolunteer as error:
             raise Problem(404, str(error)) from error
-        return ListedVolunteer.model_validate(found)
+        return ListedVolunteer.of(found, districts=known, moment=moment)
 
     @api.patch(
         "/volunteers/{volunteer_id}",
@@ -163,6 +180,7 @@ def router(
         try:
             async with database.transaction() as session:
                 found = await volunteers.change(session, volunteer_id, changes, districts=known)
+                moment = await now(session)
         except volunteers.UnknownVolunteer as error:
             raise Problem(404, str(error)) from error
         except volunteers.UnknownDistrict as error:
@@ -173,6 +191,6 @@ def router(
         except volunteers.NotChanged as error:
             status = 409 if error.conflict else 422
             raise Problem(status, error.message, errors=[(error.field, error.message)]) from error
-        return ListedVolunteer.model_validate(found)
+        return ListedVolunteer.of(found, districts=known, moment=moment)
 
     return api

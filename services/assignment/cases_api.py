@@ -95,8 +95,11 @@ def router(
     async def assign(code: Code, wanted: Assignment) -> CaseState:
         """Give the case to a volunteer, whether they were asked or not; it is theirs at once.
 
-        They are told, and so is whoever was asked or had it. Their places count; duty and rest
-        do not.
+        Say who by `volunteer_id`, or by `volunteer`: a phone, an e-mail or a name; if that can be
+        several, the refusal lists them.
+
+        They are told, and so is whoever was asked or had it. Only cases that they have accepted
+        count, against their capacity; duty, rest, drills and open offers do not.
         """
         return await act(coordination.assign, code, wanted)
 

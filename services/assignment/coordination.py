@@ -7,14 +7,14 @@ these are for what it cannot know.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
-from services.assignment import held, loop, transitions
+from services.assignment import held, loop, naming, transitions
 from services.assignment.turn import HELD, OPEN, Asked, Case, Turn
 from shared import codes
 from shared.database import column, execute, sql
@@ -35,9 +35,16 @@ class Act(BaseModel):
 
 
 class Assignment(Act):
-    """Give the case to this volunteer."""
+    """Give the case to this volunteer: by id, or by phone, e-mail or name."""
 
-    volunteer_id: UUID
+    volunteer_id: UUID | None = None
+    volunteer: Line | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.volunteer_id is None) is (self.volunteer is None):
+            raise ValueError("Say who: volunteer_id, or volunteer (phone, e-mail or name).")
+        return self
 
 
 class Closing(Act):
@@ -96,24 +103,28 @@ async def assign(
 ) -> Case:
     """Give the case to a named volunteer, who is told; whoever was asked or had it is too.
 
-    Capacity counts; being off duty, duty times and rest do not, as the two have spoken.
+    Only the cases that they have accepted count, against their capacity. Being off duty, duty
+    times, rest, drills and what they are asked at the moment do not, as the two have spoken.
 
     Raises:
-        Refused: no such case or volunteer, closed already, or they have no place left.
+        Refused: no such case or volunteer, closed already, or their hands are full.
     """
     turn, case = await _turn(session, code, districts=districts)
     _still_open(case)
-    before = next((o for o in turn.offers_of(case) if o.volunteer.id == act.volunteer_id), None)
+    volunteer_id = await _who(session, turn, case, act)
+    before = next((o for o in turn.offers_of(case) if o.volunteer.id == volunteer_id), None)
     if before is not None and before.state in HELD:
         raise Refused(f"{before.volunteer.name} has the case already.")
     await turn.hold(session)
     _take_back(turn, case, act)
     await turn.write_offers(session)
     if before is not None and before.state in OPEN:
+        if turn.hands_full(before) and not case.drill:
+            raise await _full(session, before.volunteer.id, before.volunteer.name)
         offer = before
         offer.respond_by = turn.moment + turn.district(case).policy.arrive_within
     else:
-        offer = await _claimed(session, turn, case, act, before)
+        offer = await _claimed(session, turn, case, act, volunteer_id, before)
     offer.assigned_by = act.by
     await held.forget(session, case)
     transitions.accept(turn, case, offer, who=act.by, why=act.why)
@@ -121,6 +132,17 @@ async def assign(
     turn.say(OfferAssigned, case, made)
     await turn.write(session)
     return case
+
+
+async def _who(session: AsyncSession, turn: Turn, case: Case, act: Assignment) -> UUID:
+    """Whom the coordinator means, of the district and those that may help."""
+    if act.volunteer_id is not None:
+        return act.volunteer_id
+    allowed = [case.district, *turn.district(case).policy.neighbours]
+    try:
+        return (await naming.the_one(session, act.volunteer or "", districts=allowed)).id
+    except naming.NotOne as error:
+        raise Refused(str(error), missing=error.nobody) from error
 
 
 def _take_back(turn: Turn, case: Case, act: Act) -> None:
@@ -131,11 +153,16 @@ def _take_back(turn: Turn, case: Case, act: Act) -> None:
 
 
 async def _claimed(
-    session: AsyncSession, turn: Turn, case: Case, act: Assignment, before: Asked | None
+    session: AsyncSession,
+    turn: Turn,
+    case: Case,
+    act: Assignment,
+    volunteer_id: UUID,
+    before: Asked | None,
 ) -> Asked:
-    """Take a place of the volunteer, who was not asked or whose offer has ended."""
+    """An offer to the volunteer that is theirs at once: they were not asked, or it has ended."""
     allowed = [case.district, *turn.district(case).policy.neighbours]
-    volunteer = await _named(session, case, act.volunteer_id, allowed)
+    volunteer = await _named(session, case, volunteer_id, allowed)
     offer = Asked(
         id=before.id if before else uuid7(),
         case_id=case.id,
@@ -152,7 +179,7 @@ async def _claimed(
     values = {
         "id": offer.id,
         "case_id": case.id,
-        "volunteer_id": act.volunteer_id,
+        "volunteer_id": volunteer_id,
         "district": case.district,
         "answer_code": offer.answer_code,
         "distance_m": offer.distance_m,
@@ -181,15 +208,33 @@ _ASSIGN = sql("""
         made_at = excluded.made_at, respond_by = excluded.respond_by, ended_at = NULL,
         answered_at = NULL, words = NULL
 """)
-_PLACE = sql("""
-    UPDATE volunteers v
-    SET open_cases = v.open_cases + 1
+_NAMED = sql("""
+    SELECT v.id, v.district, v.name, v.phone, v.email, v.language, v.channel, v.role,
+           v.open_cases >= v.capacity AS full,
+           earth_distance(v.home, ll_to_earth(:latitude, :longitude)) AS distance_m,
+           nextval('offer_codes') AS code_number
+    FROM volunteers v
     WHERE v.id = :id AND v.district = ANY (CAST(:districts AS text[]))
-      AND v.open_cases < v.capacity AND (v.phone IS NOT NULL OR v.email IS NOT NULL)
-    RETURNING v.id, v.district, v.name, v.phone, v.email, v.language, v.channel, v.role,
-              earth_distance(v.home, ll_to_earth(:latitude, :longitude)) AS distance_m,
-              nextval('offer_codes') AS code_number
+    FOR NO KEY UPDATE OF v
 """)
+_IN_HAND = sql("""
+    SELECT c.code, o.state, v.capacity
+    FROM offers o JOIN cases c ON c.id = o.case_id JOIN volunteers v ON v.id = o.volunteer_id
+    WHERE o.volunteer_id = :id AND o.state IN ('accepted', 'arrived') AND NOT o.drill
+    ORDER BY o.made_at, o.id
+""")
+
+
+async def _full(session: AsyncSession, volunteer_id: UUID, name: str) -> Refused:
+    """Why a volunteer cannot be given another case, and what can be done about it."""
+    held = await execute(session, _IN_HAND, {"id": volunteer_id})
+    theirs = ", ".join(f"{row.code} ({row.state})" for row in held)
+    cases = "1 case" if len(held) == 1 else f"{len(held)} cases"
+    return Refused(
+        f"{name} has accepted {cases}, as many as they take at the same time: {theirs}. Release or "
+        f"close one of these, or raise their capacity above {held[0].capacity} "
+        f"(PATCH /v1/volunteers/{volunteer_id}), then assign again."
+    )
 
 
 async def _named(
@@ -197,7 +242,7 @@ async def _named(
 ) -> _Volunteer:
     found = await execute(
         session,
-        _PLACE,
+        _NAMED,
         {
             "id": volunteer_id,
             "districts": districts,
@@ -206,26 +251,14 @@ async def _named(
         },
     )
     if not found:
-        known = await execute(
-            session,
-            sql("""
-                SELECT name, district, open_cases, capacity,
-                       phone IS NULL AND email IS NULL AS mute
-                FROM volunteers WHERE id = :id
-            """),
-            {"id": volunteer_id},
-        )
-        if not known or known[0].district not in districts:
-            raise Refused(
-                f"There is no volunteer {volunteer_id} in {' or '.join(districts)}.", missing=True
-            )
-        (who,) = known
-        if who.mute:
-            raise Refused(f"{who.name} has neither a phone nor an e-mail and cannot be told.")
         raise Refused(
-            f"{who.name} has no place left: {who.open_cases} of {who.capacity} are taken."
+            f"There is no volunteer {volunteer_id} in {' or '.join(districts)}.", missing=True
         )
     (row,) = found
+    if row.phone is None and row.email is None:
+        raise Refused(f"{row.name} has neither a phone nor an e-mail and cannot be told.")
+    if row.full and not case.drill:
+        raise await _full(session, volunteer_id, row.name)
     contact = OfferedVolunteer.model_construct(
         id=row.id, name=row.name, phone=row.phone, email=row.email, language=row.language,
         channel=row.channel,

@@ -161,7 +161,7 @@ async def seek(session: AsyncSession, turn: Turn) -> None:
         return
     await turn.hold(session)
     await turn.write_offers(session)
-    matches = await matching.match(session, needs)
+    matches = await matching.match(session, needs, districts=turn.districts)
     rows = [_offer_row(turn, offer, claimed) for offer, claimed in settle(turn, matches)]
     if rows:
         await execute(session, _MAKE, {"offers": json.dumps(rows), "moment": turn.moment})
@@ -220,6 +220,7 @@ def _need(turn: Turn, case: Case) -> Need:
         same_distance_m=policy.same_distance_m,
         busy_counts_m=policy.busy_counts_m,
         recent=policy.recent,
+        drill=case.drill,
     )
 
 
@@ -232,13 +233,14 @@ _MAKE = sql("""
     FROM jsonb_to_recordset(CAST(:offers AS jsonb)) AS made
         (id uuid, case_id uuid, volunteer_id uuid, district text, answer_code text,
          distance_m float8, reasons jsonb, respond_by timestamptz, slot int, slots int, drill bool)
-    -- There is one of a case and a volunteer only if it was never sent: it begins anew.
+    -- There is one of a case and a volunteer only if it was never sent, or was called off because
+    -- their hands were full: it begins anew.
     ON CONFLICT (case_id, volunteer_id) DO UPDATE
     SET id = excluded.id, answer_code = excluded.answer_code, state = excluded.state,
         distance_m = excluded.distance_m, reasons = excluded.reasons, made_at = excluded.made_at,
         respond_by = excluded.respond_by, slot = excluded.slot, slots = excluded.slots,
         ended_at = NULL, answered_at = NULL, words = NULL
-    WHERE offers.state = 'unsent'
+    WHERE offers.state IN ('unsent', 'called_off')
 """)
 
 
@@ -290,7 +292,7 @@ def _offer_row(turn: Turn, offer: Asked, claimed: Claimed) -> dict[str, Any]:
             "distance_m": round(candidate.distance_m, 1),
             "rank": claimed.choice.rank,
             "stage": claimed.stage,
-            "free_places": candidate.free,
+            "free_offers": candidate.free,
             "open_cases": candidate.busy,
             "asked_of_late": candidate.recent,
             "nearer": claimed.nearer,
@@ -372,6 +374,7 @@ async def sweep(
     cases = await due(session, districts=districts, only=only)
     if cases:
         turn = await Turn.take(session, cases, districts=districts)
+        await turn.hold(session)
         for case in turn.cases.values():
             come_due(turn, case)
         await seek(session, turn)
@@ -379,12 +382,30 @@ async def sweep(
     return cases
 
 
+# Whoever has accepted as many cases as they can take is not asked for others any more: those cases
+# ask the next one. Most often nobody is so, and no case is looked at.
+_FULL = sql("""
+    SELECT id FROM cases
+    WHERE id IN (SELECT o.case_id FROM offers o JOIN volunteers v ON v.id = o.volunteer_id
+                 WHERE o.state = 'offered' AND v.open_cases >= v.capacity)
+      AND state = 'offered' AND district = ANY (CAST(:districts AS text[]))
+      AND (CAST(:only AS uuid) IS NULL OR id = :only)
+    ORDER BY urgency <> 'urgent', reported_at, id
+    LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+
 async def due(
     session: AsyncSession, *, districts: Mapping[str, District], only: UUID | None = None
 ) -> list[UUID]:
-    """Lock the cases whose moment has come, as many as one sweep takes."""
+    """Lock the cases on which the sweep has to act, as many as it takes: their moment has come, or
+    a volunteer who was asked has accepted so many others that their hands are full."""
     values = {"districts": list(districts), "only": only, "limit": SWEEP_SIZE}
-    return column(await execute(session, _DUE, values))
+    found = column(await execute(session, _FULL, values))
+    if len(found) < SWEEP_SIZE:
+        left = values | {"limit": SWEEP_SIZE - len(found)}
+        found += column(await execute(session, _DUE, left))
+    return list(dict.fromkeys(found))
 
 
 def come_due(turn: Turn, case: Case) -> None:
@@ -393,12 +414,16 @@ def come_due(turn: Turn, case: Case) -> None:
         case.next_action_at = None
         return
     if case.state in HELD:
-        _silent_holder(turn, case)
+        if case.next_action_at is not None and case.next_action_at <= turn.moment:
+            _silent_holder(turn, case)
         return
     for offer in turn.offers_of(case, *OPEN):
         if offer.respond_by <= turn.moment:
             turn.close_offer(offer, "expired", "expired")
             turn.log(case, "expired", offer=offer.id)
+        elif turn.hands_full(offer):
+            turn.close_offer(offer, "called_off", "hands_full")
+            turn.log(case, "called_off", offer=offer.id)
     escalate_at = case.escalate_at if case.escalated_at is None else None
     if escalate_at is not None and escalate_at <= turn.moment:
         turn.escalate(case, "nobody_accepted_in_time")

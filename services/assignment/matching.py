@@ -1,10 +1,13 @@
 """Candidates and claims: the part of the search that only the database can do.
 
-Whoever changes how many places volunteers have takes the district's lock first (:func:`hold`):
-transactions of one district then come one after the other instead of deadlocking over volunteers.
+What makes, answers or ends offers takes the district's lock first (:func:`hold`), since the counts
+of their volunteers change with them: transactions of one district then come one after the other
+instead of deadlocking over volunteers.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +16,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from services.assignment import search
 from services.assignment.search import Candidate, Contact, Found, Match, Need
 from shared.database import column, execute, sql
+from shared.districts import District
+from shared.policy import OPEN_OFFERS
 
 _HOLD = sql("""
     SELECT pg_advisory_xact_lock(hashtextextended('jangkau.places.' || district, 0))
@@ -21,35 +26,84 @@ _HOLD = sql("""
 
 
 async def hold(session: AsyncSession, districts: Iterable[str]) -> None:
-    """Wait for the turn to change who has how many places in these districts, until the commit.
+    """Wait for the turn to change what volunteers of these districts have open, until the commit.
 
     After the cases' own locks and before any volunteer's.
     """
     await execute(session, _HOLD, {"districts": sorted(set(districts))})
 
 
-async def match(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID, Match]:
+@dataclass
+class Promised:
+    """The offers that one search is about to make: they are not in the table yet.
+
+    ``districts`` say by their policy how many offers each of their volunteers may have; those who
+    have come to that are ``exhausted``.
+    """
+
+    districts: Mapping[str, District]
+    offers: Counter[UUID] = field(default_factory=Counter)
+    homes: dict[UUID, str] = field(default_factory=dict)
+    exhausted: set[UUID] = field(default_factory=set)
+
+    def most_offers(self, district: str) -> int:
+        """How many unanswered offers a volunteer of the district may have."""
+        known = self.districts.get(district)
+        return known.policy.open_offers if known else OPEN_OFFERS
+
+
+async def match(
+    session: AsyncSession, needs: Sequence[Need], *, districts: Mapping[str, District]
+) -> dict[UUID, Match]:
     """Find and claim volunteers for each case, all in this transaction, whose turn it must be in
-    all the districts concerned (:func:`hold`)."""
+    all the districts concerned (:func:`hold`).
 
-    async def look(wanting: Sequence[Need]) -> dict[UUID, Found]:
-        return await _candidates(session, wanting)
-
-    async def claim(counts: Mapping[UUID, int]) -> dict[UUID, list[int]]:
-        rows = await execute(
-            session, _CLAIM, {"ids": list(counts), "counts": list(counts.values())}
-        )
-        return {row.id: list(row.code_numbers) for row in rows}
-
-    matches = await search.find(needs, look=look, claim=claim)
+    Drills are looked for apart and last: they compete with no real case.
+    """
+    matches: dict[UUID, Match] = {}
+    asked: set[UUID] = set()
+    for drill in (False, True):
+        if some := [need for need in needs if need.drill is drill]:
+            promised = Promised(districts, exhausted=asked)
+            matches |= await _match(session, some, promised, drill=drill)
+            asked = set(promised.offers)
     nobody = [one.need for one in matches.values() if not one.chosen]
     for case_id in await _somebody_later(session, nobody):
         matches[case_id].somebody_later = True
     return matches
 
 
-def _arrays(needs: Sequence[tuple[Need, str]], *, reach: bool = True) -> dict[str, Any]:
+async def _match(
+    session: AsyncSession, needs: Sequence[Need], promised: Promised, *, drill: bool
+) -> dict[UUID, Match]:
+    async def look(wanting: Sequence[Need]) -> dict[UUID, Found]:
+        return await candidates(session, wanting, promised)
+
+    async def claim(counts: Mapping[UUID, int]) -> dict[UUID, list[int]]:
+        rows = await execute(
+            session,
+            _CLAIM,
+            {
+                "ids": list(counts),
+                "counts": list(counts.values()),
+                "promised": [promised.offers[id_] for id_ in counts],
+                "most_offers": [promised.most_offers(promised.homes[id_]) for id_ in counts],
+                "drill": drill,
+            },
+        )
+        promised.offers.update({row.id: counts[row.id] for row in rows})
+        promised.exhausted |= {row.id for row in rows if row.exhausted}
+        return {row.id: list(row.code_numbers) for row in rows}
+
+    return await search.find(needs, look=look, claim=claim)
+
+
+def _arrays(
+    needs: Sequence[tuple[Need, str]], promised: Promised | None = None, *, reach: bool = True
+) -> dict[str, Any]:
     return {
+        "drills": [need.drill for need, _ in needs],
+        "most_offers": [promised.most_offers(code) if promised else 0 for _, code in needs],
         "case_ids": [need.case_id for need, _ in needs],
         "districts": [district for _, district in needs],
         "categories": [need.category for need, _ in needs],
@@ -83,13 +137,13 @@ _NEEDS = f"""
     (SELECT case_id, district, category, string_to_array(roles, ',') AS roles,
             string_to_array(needed_roles, ',') AS needed_roles,
             string_to_array(trainings, ',') AS trainings,
-            {_PLACE} AS place, {_BOX} AS reach, radius_m
+            {_PLACE} AS place, {_BOX} AS reach, radius_m, drill, most_offers
      FROM unnest(CAST(:case_ids AS uuid[]), CAST(:districts AS text[]), CAST(:categories AS text[]),
                  CAST(:roles AS text[]), CAST(:needed_roles AS text[]), CAST(:trainings AS text[]),
                  CAST(:latitudes AS float8[]), CAST(:longitudes AS float8[]),
-                 CAST(:radii AS float8[]))
+                 CAST(:radii AS float8[]), CAST(:drills AS bool[]), CAST(:most_offers AS int[]))
           AS n (case_id, district, category, roles, needed_roles, trainings, latitude, longitude,
-                radius_m)
+                radius_m, drill, most_offers)
      OFFSET 0) AS need
 """  # noqa: S608 - composed of constants
 
@@ -105,8 +159,14 @@ _OF_THIS_STAGE = """
 """
 _ASKED_BEFORE = """
     EXISTS (SELECT 1 FROM offers o WHERE o.case_id = need.case_id AND o.volunteer_id = v.id
-            -- Nothing of it was sent.
-            AND o.state <> 'unsent')
+            -- Nothing of it was sent, or their hands were full before they answered.
+            AND o.state NOT IN ('unsent', 'called_off'))
+"""
+# For how many more cases somebody with a place left may be asked: `search.room`.
+_ROOM = f"""
+    CASE WHEN NOT need.drill THEN need.most_offers - v.open_offers
+         WHEN v.open_cases + v.open_offers = 0 THEN {search.DRILLS_AT_ONCE} - v.open_drills
+         ELSE 0 END
 """
 # Time has passed since the sweep last looked: what has ended counts at once.
 _READY_NOW = "(v.ready_changes_at IS NULL OR v.ready_changes_at > now())"
@@ -137,6 +197,8 @@ _CANDIDATES = sql(f"""
                         WHEN NOT v.ready OR NOT {_READY_NOW} THEN 'off_duty'
                         WHEN NOT ({_SUITS}) THEN 'not_trained'
                         WHEN NOT v.available THEN 'full'
+                        WHEN {_ROOM} <= 0 OR v.id = ANY (CAST(:exhausted AS uuid[]))
+                        THEN CASE WHEN need.drill THEN 'busy_for_a_drill' ELSE 'many_offers' END
                         WHEN NOT {_OF_THIS_STAGE} THEN 'other_role' END AS why_not
             FROM volunteers v
             WHERE v.district = need.district
@@ -153,12 +215,13 @@ _CANDIDATES = sql(f"""
                   AND o.made_at > now() - CAST(:recent AS interval)) AS recent
         FROM (
             SELECT v.id, v.district, v.role, v.name, v.phone, v.email, v.language, v.channel,
-                   v.capacity - v.open_cases AS free,
-                   v.open_cases AS busy, {_DISTANCE_M} AS distance_m
+                   {_ROOM} AS free, v.open_cases AS busy, {_DISTANCE_M} AS distance_m
             FROM volunteers v
             WHERE v.district = need.district AND v.home <@ need.reach
               AND v.available >= true AND {_READY_NOW} AND {_SUITS} AND {_OF_THIS_STAGE}
-              AND NOT {_ASKED_BEFORE}
+              AND {_ROOM} > 0 AND NOT {_ASKED_BEFORE}
+              -- Promised to others as often as may be, in this search.
+              AND v.id <> ALL (CAST(:exhausted AS uuid[]))
             ORDER BY v.home <-> need.place
             LIMIT :limit
         ) AS nearest
@@ -167,12 +230,16 @@ _CANDIDATES = sql(f"""
 """)  # noqa: S608 - composed of constants
 
 
-async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID, Found]:
+async def candidates(
+    session: AsyncSession, needs: Sequence[Need], promised: Promised
+) -> dict[UUID, Found]:
+    """Who could be asked for each case now, and who of the nearest not."""
     rows = await execute(
         session,
         _CANDIDATES,
-        _arrays([(need, district) for need in needs for district in need.districts])
+        _arrays([(need, code) for need in needs for code in need.districts], promised)
         | {
+            "exhausted": list(promised.exhausted),
             "limit": max(need.candidates for need in needs),
             "named": search.NEARER_NAMED,
             "recent": max(need.recent for need in needs),
@@ -185,10 +252,11 @@ async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID
         about.passed_over += [one for one in row.by or () if one not in about.passed_over]
         if row.id is not None:
             volunteer = Contact(row.id, row.name, row.phone, row.email, row.language, row.channel)
+            promised.homes[row.id] = row.district
             candidate = Candidate(
                 volunteer,
                 row.distance_m,
-                free=row.free,
+                free=row.free - promised.offers[row.id],
                 busy=row.busy,
                 recent=row.recent,
                 role=row.role,
@@ -198,22 +266,23 @@ async def _candidates(session: AsyncSession, needs: Sequence[Need]) -> dict[UUID
     return found
 
 
-# Locked in the order of ids. The condition is checked again on the row as it is now: a transaction
-# that does not take the district's turn (somebody goes off duty) may have been faster.
-_CLAIM = sql("""
-    WITH wanted AS (
-        SELECT id, cases
-        FROM unnest(CAST(:ids AS uuid[]), CAST(:counts AS int[])) AS w (id, cases)
-    ), locked AS (
-        SELECT v.id FROM volunteers v JOIN wanted USING (id) ORDER BY v.id FOR NO KEY UPDATE OF v
+# Locked in the order of ids. The conditions are checked again on the rows as they are now: a
+# transaction that does not take the district's turn (somebody goes off duty) may have been faster.
+# Nothing is written: the offers themselves are counted when they are made, in this transaction.
+_CLAIM = sql(f"""
+    WITH locked AS (
+        SELECT v.id, v.available, need.cases, need.promised, {_ROOM} AS room
+        FROM volunteers v
+        JOIN (SELECT id, cases, promised, most_offers, CAST(:drill AS bool) AS drill
+              FROM unnest(CAST(:ids AS uuid[]), CAST(:counts AS int[]), CAST(:promised AS int[]),
+                          CAST(:most_offers AS int[])) AS w (id, cases, promised, most_offers)
+             ) AS need ON need.id = v.id
+        ORDER BY v.id FOR NO KEY UPDATE OF v
     )
-    UPDATE volunteers v
-    SET open_cases = v.open_cases + wanted.cases
-    FROM wanted JOIN locked USING (id)
-    WHERE v.id = wanted.id AND v.on_duty AND v.ready AND v.open_cases + wanted.cases <= v.capacity
-    RETURNING v.id, ARRAY(SELECT nextval('offer_codes')
-                          FROM generate_series(1, wanted.cases)) AS code_numbers
-""")
+    SELECT id, promised + cases = room AS exhausted,
+           ARRAY(SELECT nextval('offer_codes') FROM generate_series(1, cases)) AS code_numbers
+    FROM locked WHERE available AND promised + cases <= room
+""")  # noqa: S608 - composed of constants
 
 
 # The nearest who suits decides, found in the order of the index: EXISTS would first collect all who

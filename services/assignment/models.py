@@ -51,6 +51,8 @@ class Volunteer(SQLModel, table=True):
     __tablename__ = "volunteers"
     __table_args__ = (
         CheckConstraint("open_cases BETWEEN 0 AND capacity", name="volunteers_not_overloaded"),
+        CheckConstraint("open_offers BETWEEN 0 AND 100", name="volunteers_offers"),
+        CheckConstraint("open_drills BETWEEN 0 AND 100", name="volunteers_drills"),
         # Nobody can be asked who cannot be reached.
         CheckConstraint(
             "NOT on_duty OR phone IS NOT NULL OR email IS NOT NULL", name="volunteers_reachable"
@@ -104,8 +106,11 @@ class Volunteer(SQLModel, table=True):
         sa_column=Column(ARRAY(Text), nullable=False, server_default="{}"),
     )
     capacity: int
-    # Open offers and accepted cases: each has a place.
+    # Cases in hand, offers that wait for an answer, and drills in either state, which count in
+    # neither. Triggers on `offers` count them, whoever writes; what a statement sets is not stored.
     open_cases: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    open_offers: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    open_drills: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     # The switch that a person sets; times, leave and rest are below and come together in `ready`.
     on_duty: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
     # Weekly, in the district's time; empty: always. See duty.py.
@@ -119,8 +124,8 @@ class Volunteer(SQLModel, table=True):
     ready: bool = Field(default=True, sa_column_kwargs={"server_default": text("true")})
     ready_changes_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
     last_reached_at: datetime | None = Field(default=None, sa_column=_moment(nullable=True))
-    # Computed columns are compared by value, so a claim that leaves somebody available touches no
-    # index and stays a heap-only update.
+    # Whether they could take another case. Computed columns are compared by value, so what leaves
+    # somebody available touches no index and stays a heap-only update.
     available: bool = Field(
         sa_column=Column(
             Boolean,
@@ -256,7 +261,7 @@ class Offer(SQLModel, table=True):
         UniqueConstraint("case_id", "volunteer_id", name="offers_asked_once"),
         CheckConstraint(
             "state IN ('offered', 'accepted', 'arrived', 'done', 'declined', 'expired', "
-            "'withdrawn', 'unreachable', 'unsent', 'handed_back', 'lapsed')",
+            "'withdrawn', 'unreachable', 'unsent', 'handed_back', 'lapsed', 'called_off')",
             name="offers_state",
         ),
         CheckConstraint("slot BETWEEN 1 AND slots", name="offers_slots"),
@@ -280,6 +285,11 @@ class Offer(SQLModel, table=True):
             postgresql_where=text("state = 'offered'"),
         ),
         Index("offers_volunteer", "volunteer_id", "made_at"),
+        Index(
+            "offers_open",
+            "volunteer_id",
+            postgresql_where=text("state IN ('offered', 'accepted', 'arrived')"),
+        ),
     )
 
     id: UUID = Field(primary_key=True)

@@ -19,6 +19,7 @@ from starlette.datastructures import FormData
 
 from services.assignment import duty, volunteers
 from services.assignment.models import Volunteer
+from services.assignment.standing import most_offers, standing
 from shared.database import Database, now
 from shared.districts import District
 from shared.pages import HEADERS
@@ -125,6 +126,11 @@ def router(
                 "when": when,
                 "today": moment.astimezone(ZoneInfo(timezone)).date().isoformat(),
                 "work": await volunteers.open_work(session, volunteer.id),
+                "stands": standing(
+                    volunteer,
+                    moment=moment,
+                    most_offers=most_offers(volunteer, districts),
+                ),
             },
             status_code=422 if mistake else 200,
             headers=HEADERS,
@@ -288,10 +294,13 @@ class _Clock:
         self._today = moment.astimezone(self._zone).date()
 
     def __call__(self, moment: datetime) -> str:
-        """``14:00`` or ``Senin 31 Agu, 14:00``."""
+        """``14:00`` or ``Monday 31 Aug, 14:00``; ``pukul 14.00``, ``Senin 31 Agu pukul 14.00``."""
         local = moment.astimezone(self._zone)
-        clock = local.strftime("%H:%M")
-        return clock if local.date() == self._today else f"{self._day(local.date())}, {clock}"
+        clock, between = f"{local:%H:%M}", ", "
+        if self._language == "id":
+            clock, between = f"pukul {local:%H.%M}", " "
+        today = local.date() == self._today
+        return clock if today else f"{self._day(local.date())}{between}{clock}"
 
     def last_day_off(self, until: datetime | None) -> str:
         """The last day off, or the moment if leave ends within a day."""

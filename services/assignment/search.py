@@ -28,6 +28,19 @@ CANDIDATES = 8
 MOST_DOUBLINGS = 6
 # How many of those who were nearer are named in an offer's reasons.
 NEARER_NAMED = 5
+# A drill asks only those who have nothing else open, and for one drill at a time: a rehearsal must
+# not be mistaken for the case in hand, nor bury anybody in messages.
+DRILLS_AT_ONCE = 1
+
+
+def room(
+    *, drill: bool, most_offers: int, open_cases: int, open_offers: int, open_drills: int
+) -> int:
+    """For how many more cases somebody with a place left may be asked: as many as their open offers
+    leave of ``most_offers``. Drills take nothing from it; `matching._ROOM` says the same in SQL."""
+    if not drill:
+        return most_offers - open_offers
+    return DRILLS_AT_ONCE - open_drills if open_cases + open_offers == 0 else 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,7 @@ class Need:
     same_distance_m: float = 1.0
     busy_counts_m: float = 0.0
     recent: timedelta = timedelta(days=14)
+    drill: bool = False
     passed: frozenset[UUID] = frozenset()
     looks: int = 0
     behind: bool = False
@@ -137,8 +151,8 @@ class Contact(NamedTuple):
 class Candidate:
     """A volunteer who could be asked.
 
-    ``free`` is how many more cases they can take, ``busy`` how many they have now, ``recent`` how
-    often they were asked of late.
+    ``free`` is for how many more cases they may be asked, ``busy`` how many they have in hand,
+    ``recent`` how often they were asked of late.
     """
 
     volunteer: Contact
@@ -217,7 +231,7 @@ def preference(need: Need, candidate: Candidate) -> tuple[float, int, float, UUI
 def choose(
     needs: Iterable[Need], candidates: Mapping[UUID, Sequence[Candidate]]
 ) -> dict[UUID, list[Choice]]:
-    """Whom to ask for each case: as many as it wants, nobody beyond what they can take.
+    """Whom to ask for each case: as many as it wants, nobody for more than they may be asked.
 
     Candidates come in the order of preference. Calm, each case takes its best ones: pressing cases
     first, then those reported first. In a surge, when more are wanted than are free, each case gets
@@ -246,7 +260,7 @@ def is_surge(needs: Sequence[Need], candidates: Mapping[UUID, Sequence[Candidate
 def _free_places(
     needs: Sequence[Need], candidates: Mapping[UUID, Sequence[Candidate]]
 ) -> dict[UUID, int]:
-    """How many cases each of the candidates can take."""
+    """For how many cases each of the candidates may be asked."""
     return {
         candidate.volunteer.id: candidate.free
         for need in needs
@@ -340,7 +354,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A volunteer whose place is taken for a case.
+    """A volunteer who is to be asked for a case.
 
     ``code_number`` makes the answer code and is never the same twice; ``nearer`` tells who was
     nearer, and why they are not asked.
@@ -359,7 +373,8 @@ class Claimed:
 
 # Looks for the candidates of each case in its present stage.
 Look = Callable[[Sequence[Need]], Awaitable[Mapping[UUID, Found]]]
-# Takes so many places of each volunteer, all or none, and returns an answer code's number for each.
+# Keeps so many of the offers that each volunteer may have, all or none; returns an answer code's
+# number for each.
 Claim = Callable[[Mapping[UUID, int]], Awaitable[Mapping[UUID, list[int]]]]
 
 

@@ -279,6 +279,8 @@ WAITING_FOR = {
 WHY_NOT = {
     "others_rather": "another's turn",
     "taken_by_another_case": "taken by another case",
+    "many_offers": "asked for other cases already",
+    "busy_for_a_drill": "has something else open",
 }
 # Why an answer changed nothing.
 VERDICTS = {
@@ -286,6 +288,7 @@ VERDICTS = {
     "too_late": "too late",
     "taken_by_another": "somebody else had the case by then",
     "case_closed": "the case was closed",
+    "hands_full": "they had accepted as many cases as they can take",
     "not_accepted_yet": "they had not accepted",
     "unconfirmed": "they were asked whether it really is done",
     "not_yours": "the offer was made to somebody else",
@@ -535,6 +538,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "accepted": _says("{volunteer} accepted{why}"),
     "assigned": _says("Assigned to {volunteer}{by}{why}"),
     "withdrawn": _says("{volunteer} need not come any more"),
+    "called_off": _says("{volunteer} has their hands full with other cases: need not come"),
     "arrived": _says("{volunteer} arrived{why}"),
     "obstacle": _says("{volunteer} met an obstacle{why}"),
     "handed_back": _says("{volunteer} handed the case back{why}"),

@@ -119,10 +119,17 @@ class Asked:
 
 
 @dataclass
-class Freed:
-    """What changes for a volunteer: places that are free again, a rest, a sign of life."""
+class Hands:
+    """How many cases a volunteer has accepted, of how many at most. Drills fill nobody's hands."""
 
-    places: int = 0
+    open_cases: int
+    capacity: int
+
+
+@dataclass
+class Freed:
+    """What changes for a volunteer: a rest, a sign of life."""
+
     rest_until: datetime | None = None
     reached: bool = False
 
@@ -138,6 +145,8 @@ class Turn:
     events: list[Event[Any]] = field(default_factory=list)
     # Cases for which somebody is to be looked for before this turn ends.
     seeking: set[UUID] = field(default_factory=set)
+    # Of the volunteers with open offers here; read in their districts' turn (:meth:`hold`).
+    hands: dict[UUID, Hands] = field(default_factory=dict)
     _by_case: dict[UUID, list[Asked]] = field(default_factory=lambda: defaultdict(list))
     _changed_offers: dict[UUID, Asked] = field(default_factory=dict)
     _freed: dict[UUID, Freed] = field(default_factory=lambda: defaultdict(Freed))
@@ -261,6 +270,7 @@ class Turn:
 
     def change(self, offer: Asked, state: str, *, words: str | None = None) -> None:
         """An offer that lives on: accepted, arrived."""
+        self.moves(offer, state)
         offer.state, offer.answered_at = state, self.moment
         offer.words = words or offer.words
         self._changed_offers[offer.id] = offer
@@ -273,16 +283,32 @@ class Turn:
         rest: timedelta = timedelta(0),
         words: str | None = None,
     ) -> None:
-        """An offer that ends: its place is free again, for others after ``rest``."""
+        """An offer that ends: its volunteer can be asked again, after ``rest``."""
+        self.moves(offer, state)
         offer.state, offer.ended_at = state, self.moment
         offer.words = words or offer.words
         self._changed_offers[offer.id] = offer
-        freed = self._freed[offer.volunteer.id]
-        freed.places += 1
         if rest:
-            freed.rest_until = self.moment + rest
+            self._freed[offer.volunteer.id].rest_until = self.moment + rest
         else:
             self._openings.add(offer.home_district)
+
+    def moves(self, offer: Asked, state: str) -> None:
+        """An offer is about to be in this state: what its volunteer has in hand changes with it, as
+        the database will count when it is written."""
+        change = (state in HELD) - (offer.state in HELD)
+        hands = self.hands.get(offer.volunteer.id)
+        if hands is not None and not self.cases[offer.case_id].drill:
+            hands.open_cases += change
+        if change > 0:
+            # An offer less that waits for an answer; or hands that are full, and other offers of
+            # theirs that the sweep calls off.
+            self._openings.add(offer.home_district)
+
+    def hands_full(self, offer: Asked) -> bool:
+        """Whether its volunteer has accepted as many cases as they can take."""
+        hands = self.hands[offer.volunteer.id]
+        return hands.open_cases >= hands.capacity
 
     def rest_after(self, offer: Asked) -> timedelta:
         """The rest that somebody who was with a person has earned; a drill is none."""
@@ -368,9 +394,15 @@ class Turn:
         await matching.hold(session, districts)
         # The wait may have been long: deadlines are counted from now on.
         self.moment = await clock(session)
+        asked = {o.volunteer.id for o in self.offers.values() if o.state in OPEN}
+        if new := asked - self.hands.keys():
+            for row in await execute(session, _HANDS, {"ids": list(new)}):
+                self.hands[row.id] = Hands(row.open_cases, row.capacity)
 
     async def write_offers(self, session: AsyncSession) -> None:
-        """Write what has ended or changed, and free the places, before anybody is looked for."""
+        """Write what has ended or changed before anybody is looked for; the database counts."""
+        if self._changed_offers or self._freed:
+            await self.hold(session)
         await self._free(session)
         # What has ended first, or a new acceptance would meet the old one.
         for ended in (True, False):
@@ -386,11 +418,9 @@ class Turn:
     async def _free(self, session: AsyncSession) -> None:
         if not self._freed:
             return
-        await self.hold(session)
         rows = [
             {
                 "id": str(id_),
-                "places": freed.places,
                 "rest_until": freed.rest_until.isoformat() if freed.rest_until else None,
                 "reached": freed.reached,
             }
@@ -437,6 +467,9 @@ _OFFERS = sql("""
     FROM offers o JOIN volunteers v ON v.id = o.volunteer_id
     WHERE o.case_id = ANY (CAST(:ids AS uuid[]))
 """)
+_HANDS = sql("""
+    SELECT id, open_cases, capacity FROM volunteers WHERE id = ANY (CAST(:ids AS uuid[]))
+""")
 _BESIDE = sql("""
     SELECT case_id, r.contact, r.told_of_help,
            h.look_by IS NOT NULL AND h.begun_at IS NULL AS held, h.begun_at IS NOT NULL AS behind
@@ -476,15 +509,14 @@ _WRITE_OFFERS = sql("""
 # The sweep computes `ready` anew when the rest is over; until then it is false.
 _FREE = sql("""
     WITH freed AS (
-        SELECT id, places, rest_until, reached
+        SELECT id, rest_until, reached
         FROM jsonb_to_recordset(CAST(:freed AS jsonb)) AS f
-            (id uuid, places int, rest_until timestamptz, reached bool)
+            (id uuid, rest_until timestamptz, reached bool)
     ), locked AS (
         SELECT v.id FROM volunteers v JOIN freed USING (id) ORDER BY v.id FOR NO KEY UPDATE OF v
     )
     UPDATE volunteers v
-    SET open_cases = v.open_cases - freed.places,
-        rest_until = coalesce(freed.rest_until, v.rest_until),
+    SET rest_until = coalesce(freed.rest_until, v.rest_until),
         ready = v.ready AND freed.rest_until IS NULL,
         ready_changes_at = least(v.ready_changes_at, freed.rest_until),
         last_reached_at = CASE WHEN freed.reached THEN CAST(:moment AS timestamptz)

@@ -22,7 +22,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.assignment import duty, matching, openings
 from services.assignment.headings import role_of
-from services.assignment.models import Case, Offer, Volunteer
+from services.assignment.models import Volunteer
 from shared.contacts import Email, Phone
 from shared.database import Row, Statement, execute, now, sql
 from shared.districts import District, why_not
@@ -450,26 +450,30 @@ def _check_rules(volunteer: Volunteer) -> None:
 
 @dataclass(frozen=True)
 class OpenWork:
-    """A case that a volunteer is asked for or has accepted, by its code and its subdistrict."""
+    """A case that a volunteer is asked for or has accepted, by its codes and its subdistrict.
 
+    ``answer_code`` is what an answer by SMS begins with.
+    """
+
+    answer_code: str
     code: str
     state: str
     subdistrict_name: str
     respond_by: datetime
 
 
+_OPEN_WORK = sql("""
+    SELECT o.answer_code, c.code, o.state, c.subdistrict_name, o.respond_by
+    FROM offers o JOIN cases c ON c.id = o.case_id
+    WHERE o.volunteer_id = :id AND o.state IN ('offered', 'accepted', 'arrived')
+    ORDER BY o.made_at, o.id
+""")
+
+
 async def open_work(session: AsyncSession, volunteer_id: UUID) -> list[OpenWork]:
     """What a volunteer has open now, the oldest first; nothing of it tells of the person."""
-    query = (
-        select(Case.code, Offer.state, Case.subdistrict_name, Offer.respond_by)
-        .join(Offer, col(Offer.case_id) == col(Case.id))
-        .where(
-            col(Offer.volunteer_id) == volunteer_id,
-            col(Offer.state).in_(("offered", "accepted", "arrived")),
-        )
-        .order_by(col(Offer.made_at), col(Offer.id))
-    )
-    return [OpenWork(*row) for row in (await session.exec(query)).all()]
+    rows = await execute(session, _OPEN_WORK, {"id": volunteer_id})
+    return [OpenWork(**dict(row)) for row in rows]
 
 
 async def listed(

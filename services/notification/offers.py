@@ -33,7 +33,7 @@ RECORDED = {
 # In these states the case is its volunteer's.
 HELD = ("accepted", "arrived")
 # After these there is nothing left to answer.
-OVER_VERDICTS = ("too_late", "taken_by_another", "case_closed")
+OVER_VERDICTS = ("too_late", "taken_by_another", "case_closed", "hands_full")
 # What a recorded answer that ends an offer is called afterwards.
 ENDINGS = {"decline": "declined", "done": "done", "hand_back": "handed_back"}
 

@@ -338,7 +338,7 @@ def _words_in(contract: type[Any], field: str) -> tuple[str, ...]:
 _REPLIES = (
     "accept_contact", "accept_page", "accept", "decline", "arrived", "done", "obstacle",
     "hand_back", "already_recorded.accept", "too_late.accept", "too_late.arrived",
-    "already_recorded.done", "taken_by_another.accept", "case_closed.accept",
+    "already_recorded.done", "taken_by_another.accept", "case_closed.accept", "hands_full.accept",
     "not_accepted_yet.arrived", "unconfirmed.done", "unconfirmed.other",
     "not_yours.accept", "unknown_offer.accept",
 )  # fmt: skip

@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from services.assignment import answers, loop
 from shared import topics
-from shared.database import Database
+from shared.database import Database, execute, sql
 from shared.districts import District
 from shared.events import CaseReported, OfferAnswered, PublicCase
 from tests.factories import KOBA, offer_answered
@@ -20,7 +20,8 @@ Districts = Mapping[str, District]
 
 
 def with_policy(districts: Districts, **figures: Any) -> dict[str, District]:
-    """The sample district with a plain policy: one at a time, 40 km, no rest; and these figures."""
+    """The sample district with a plain policy: one at a time, also of the offers that a volunteer
+    may have; 40 km, no rest; and these figures."""
     district = districts["19.04"]
     plain: dict[str, Any] = {
         "answer_within": {"normal": timedelta(minutes=10), "urgent": timedelta(minutes=5)},
@@ -38,6 +39,7 @@ def with_policy(districts: Districts, **figures: Any) -> dict[str, District]:
         "report_within": timedelta(hours=8),
         "rest": timedelta(0),
         "needs": {},
+        "open_offers": 1,
     }
     return {"19.04": replace(district, policy=replace(district.policy, **plain | figures))}
 
@@ -62,6 +64,14 @@ async def volunteer(database: Database, latitude: float, longitude: float, **val
     names, places = ", ".join(row), ", ".join(f":{name}" for name in row)
     await run(database, f"INSERT INTO volunteers ({names}) VALUES ({places})", **row)  # noqa: S608
     return id_
+
+
+async def in_hand(database: Database, volunteer: UUID, cases: int) -> None:
+    """As if a volunteer had accepted so many cases; else the database counts by itself."""
+    async with database.transaction() as session:
+        await execute(session, sql("SET LOCAL session_replication_role = replica"))
+        taken = sql("UPDATE volunteers SET open_cases = :cases WHERE id = :id")
+        await execute(session, taken, {"id": volunteer, "cases": cases})
 
 
 async def report(database: Database, policy: Districts, *reports: CaseReported) -> None:

@@ -29,6 +29,7 @@ from tests.integration.cases import (
     Districts,
     answer,
     asked,
+    in_hand,
     offers_of,
     published,
     report,
@@ -129,11 +130,12 @@ async def test_the_offer_keeps_its_reasons(
 
 
 async def test_a_batch_from_one_place_is_spread_over_the_volunteers(
-    assignment_database: Database, policy: Districts
+    assignment_database: Database, districts: dict[str, District]
 ) -> None:
     """More cases than candidates per case: whoever finds all taken asks again in the next round."""
+    policy = with_policy(districts, open_offers=3)
     for number in range(60):
-        await volunteer(assignment_database, KOBA[0] + number / 1000, KOBA[1], capacity=3)
+        await volunteer(assignment_database, KOBA[0] + number / 1000, KOBA[1])
     reports = [case_reported() for _ in range(200)]
     await report(assignment_database, policy, *reports)
     counts = Counter((await asked(assignment_database)).values())
@@ -141,7 +143,7 @@ async def test_a_batch_from_one_place_is_spread_over_the_volunteers(
     assert len(counts) == 60
     states = Counter(r.state for r in await rows(assignment_database, "SELECT state FROM cases"))
     assert states == {"offered": 180, "waiting": 20}
-    wrong = "SELECT count(*) FROM volunteers WHERE open_cases <> 3"
+    wrong = "SELECT count(*) FROM volunteers WHERE open_offers <> 3"
     assert await one(assignment_database, wrong) == 0
 
 
@@ -155,15 +157,16 @@ async def test_urgent_cases_of_a_batch_get_the_last_free_volunteer(
     assert set(await asked(assignment_database)) == {who(urgent)}
 
 
-async def test_two_transactions_at_once_never_take_more_places_than_there_are(
-    assignment_database: Database, policy: Districts
+async def test_two_transactions_at_once_never_ask_more_often_than_the_policy_says(
+    assignment_database: Database, districts: dict[str, District]
 ) -> None:
+    policy = with_policy(districts, open_offers=2)
     for number in range(10):
-        await volunteer(assignment_database, KOBA[0] + number / 1000, KOBA[1], capacity=2)
+        await volunteer(assignment_database, KOBA[0] + number / 1000, KOBA[1])
     batches = [[case_reported() for _ in range(10)] for _ in range(4)]
     await asyncio.gather(*(report(assignment_database, policy, *batch) for batch in batches))
     assert len(await asked(assignment_database)) == 20
-    places = "SELECT sum(open_cases) = 20 AND bool_and(open_cases <= capacity) FROM volunteers"
+    places = "SELECT sum(open_offers) = 20 AND bool_and(open_offers <= 2) FROM volunteers"
     assert await one(assignment_database, places) is True
     codes = [r.answer_code for r in await rows(assignment_database, "SELECT * FROM offers")]
     assert len(set(codes)) == 20
@@ -174,19 +177,18 @@ async def test_whoever_loses_a_claim_is_given_the_next_one_in_the_same_transacti
 ) -> None:
     near = await volunteer(assignment_database, *KOBA)
     far = await volunteer(assignment_database, KOBA[0] + 0.1, KOBA[1])
-    candidates, rounds = matching._candidates, 0
+    candidates, rounds = matching.candidates, 0
 
-    async def seen_then_taken(session: Any, needs: Any) -> Any:
+    async def seen_then_taken(session: Any, needs: Any, promised: Any) -> Any:
         """Another transaction takes the nearest between our look and our claim."""
         nonlocal rounds
         rounds += 1
-        found = await candidates(session, needs)
+        found = await candidates(session, needs, promised)
         if rounds == 1:
-            taken = "UPDATE volunteers SET open_cases = 1 WHERE id = :id"
-            await run(assignment_database, taken, id=near)
+            await in_hand(assignment_database, near, 1)
         return found
 
-    monkeypatch.setattr(matching, "_candidates", seen_then_taken)
+    monkeypatch.setattr(matching, "candidates", seen_then_taken)
     reported = case_reported()
     await report(assignment_database, policy, reported)
     assert rounds == 2
@@ -403,7 +405,7 @@ async def test_the_same_report_again_changes_nothing(
     await report(assignment_database, policy, reported, reported)
     assert len(await asked(assignment_database)) == 1
     assert len(await published(assignment_database)) == before
-    assert await one(assignment_database, "SELECT open_cases FROM volunteers") == 1
+    assert await one(assignment_database, "SELECT open_offers FROM volunteers") == 1
 
 
 async def test_the_same_new_report_twice_in_one_batch_is_one_case(
@@ -414,7 +416,7 @@ async def test_the_same_new_report_twice_in_one_batch_is_one_case(
     twice = [case_reported(case_id=case_id), case_reported(case_id=case_id)]  # two events, one case
     await report(assignment_database, policy, *twice)
     assert len(await asked(assignment_database)) == 1
-    assert await one(assignment_database, "SELECT open_cases FROM volunteers") == 1
+    assert await one(assignment_database, "SELECT open_offers FROM volunteers") == 1
     feed = [e for e in await published(assignment_database) if isinstance(e.data, PublicCase)]
     assert [event.data.version for event in feed] == [1, 2]
 

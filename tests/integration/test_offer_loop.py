@@ -50,8 +50,9 @@ def db(assignment_database: Database) -> Database:
 
 
 async def places(db: Database) -> dict[UUID, int]:
-    found = await rows(db, "SELECT id, open_cases FROM volunteers")
-    return {row.id: row.open_cases for row in found}
+    """What each volunteer has open: cases in hand, and offers."""
+    found = await rows(db, "SELECT id, open_cases + open_offers AS open FROM volunteers")
+    return {row.id: row.open for row in found}
 
 
 # --- declined, unreachable, silent: the next ------------------------------------------------------
@@ -501,8 +502,8 @@ async def test_what_a_category_needs_is_a_role_or_a_training(
 async def test_of_those_equally_near_whoever_was_asked_least_is_asked(
     db: Database, districts: dict[str, District]
 ) -> None:
-    policy = with_policy(districts, same_distance_m=5_000.0)
-    await people(db, 3, capacity=10)
+    policy = with_policy(districts, same_distance_m=5_000.0, open_offers=10)
+    await people(db, 3)
     for _ in range(6):
         await report(db, policy, case_reported())
     counts = await rows(db, "SELECT count(*) AS n FROM offers GROUP BY volunteer_id")
@@ -554,8 +555,13 @@ async def test_the_database_refuses_a_second_acceptance_and_more_offers_than_slo
     ):
         with pytest.raises(Exception, match=constraint):
             await run(db, again, case=who(case), volunteer=b, state=state, slot=slot)
+    another = case_reported()
+    await report(db, policy, another)
     with pytest.raises(Exception, match="volunteers_not_overloaded"):
-        await run(db, "UPDATE volunteers SET open_cases = 2 WHERE id = :id", id=a)
+        await run(db, again, case=who(another), volunteer=a, state="accepted", slot=1)
+    # By itself a statement changes nothing: only offers count.
+    await run(db, "UPDATE volunteers SET open_cases = 0 WHERE id = :id", id=a)
+    assert (await places(db))[a] == 1
 
 
 async def test_sweeps_of_several_processes_give_each_case_one_next_offer(

@@ -12,16 +12,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
 from ops.simulate import Volunteers
 from services.assignment import duty, matching, search, volunteers
+from services.assignment.matching import Promised
 from services.assignment.search import Found, Match, Need, Stage
-from shared.database import Database, execute, now, sql
+from shared.database import Database, now
 from shared.districts import District
+from shared.policy import OPEN_OFFERS
 from tests.factories import KOBA, case_reported
-from tests.integration.cases import Districts, report, with_policy
+from tests.integration.cases import Districts, in_hand, report, with_policy
 from tests.integration.conftest import rows, run
 
 NEIGHBOUR = "19.05"
@@ -73,6 +74,7 @@ def a_need(luck: random.Random, case_id: UUID) -> Need:
         stage=luck.randrange(len(STAGES)),
         same_distance_m=1000.0,
         busy_counts_m=5000.0,
+        drill=luck.random() < 0.25,
     )
 
 
@@ -105,10 +107,12 @@ async def in_memory(
     """The same people for the simulator, with the offers and the places that the database has."""
     memory = Volunteers(people, timezones=TIMEZONES, moment=moment)
     by_id = {contact.id: number for number, contact in enumerate(memory.contacts)}
-    for row in await rows(database, "SELECT id, open_cases FROM volunteers"):
-        memory.open_cases[by_id[row.id]] = row.open_cases
+    for row in await rows(database, "SELECT * FROM volunteers"):
+        n = by_id[row.id]
+        memory.open_cases[n], memory.open_offers[n] = row.open_cases, row.open_offers
+        memory.open_drills[n] = row.open_drills
     for row in await rows(database, "SELECT * FROM offers ORDER BY made_at"):
-        memory.ask(row.case_id, row.volunteer_id, row.made_at)
+        memory.ask(row.case_id, row.volunteer_id, row.made_at, drill=row.drill)
     return memory
 
 
@@ -118,7 +122,7 @@ def told(found: Found) -> list[tuple[UUID, int, int, int]]:
 
 @pytest.fixture
 def policy(districts: dict[str, District]) -> dict[str, District]:
-    return with_policy(districts, parallel={"normal": 3, "urgent": 3})
+    return with_policy(districts, parallel={"normal": 3, "urgent": 3}, open_offers=OPEN_OFFERS)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -127,15 +131,23 @@ async def test_the_simulator_finds_whom_the_database_finds(
 ) -> None:
     database, luck = assignment_database, random.Random(seed)
     people = await settle_in(database, policy, luck)
-    reports = [case_reported(luck.gauss(KOBA[0], 0.1), luck.gauss(KOBA[1], 0.1)) for _ in range(25)]
-    await report(database, policy, *reports)  # asks, so that there are offers and full ones
-    await run(database, "UPDATE offers SET made_at = made_at - random() * interval '28 days'")
+    reports = [
+        case_reported(luck.gauss(KOBA[0], 0.1), luck.gauss(KOBA[1], 0.1), drill=luck.random() < 0.2)
+        for _ in range(40)
+    ]
+    await report(database, policy, *reports)  # asks, so that there are open offers
+    for id_, full in (await in_hands(database, luck)).items():
+        await in_hand(database, id_, full)
+    await run(
+        database,
+        "UPDATE offers SET made_at = made_at - random() * interval '28 days' WHERE NOT drill",
+    )
     asked = [UUID(str(one.subject)) for one in reports]
     needs = [a_need(luck, id_) for id_ in asked] + [a_need(luck, uuid7()) for _ in range(25)]
     async with database.transaction() as session:
         moment = await now(session)
         memory = await in_memory(database, people, moment)
-        by_sql = await matching._candidates(session, needs)
+        by_sql = await matching.candidates(session, needs, Promised(policy))
         by_numpy = memory.look(needs, moment)
         assert {id_: told(one) for id_, one in by_numpy.items()} == {
             id_: told(one) for id_, one in by_sql.items()
@@ -161,31 +173,36 @@ async def test_the_simulator_claims_whom_the_database_claims(
     async with database.transaction() as session:
         moment = await now(session)
         memory = await in_memory(database, people, moment)
-        matches = await matching.match(session, needs)
-        left = await places(session)
+        matches = await matching.match(session, needs, districts=policy)
 
     async def look(wanting: Sequence[Need]) -> dict[UUID, Found]:
         return memory.look(wanting, moment)
 
-    async def claim(counts: Any) -> dict[UUID, list[int]]:
-        return memory.claim(counts)
+    found: dict[UUID, Match] = {}
+    for drill in (False, True):
 
-    assert chosen(await search.find(needs, look=look, claim=claim)) == chosen(matches)
-    assert dict(zip((c.id for c in memory.contacts), memory.open_cases, strict=True)) == left
+        async def claim(counts: Any, drill: bool = drill) -> dict[UUID, list[int]]:
+            return memory.claim(counts, drill=drill)
+
+        some = [need for need in needs if need.drill is drill]
+        found |= await search.find(some, look=look, claim=claim)
+    assert chosen(found) == chosen(matches)
+    assert (memory.open_offers <= memory.most_offers).all()
+    assert (memory.open_drills <= search.DRILLS_AT_ONCE).all()
+    assert {need.drill for need in needs if matches[need.case_id].chosen} == {False, True}
 
 
-async def places(session: AsyncSession) -> dict[UUID, int]:
-    return {
-        row.id: row.open_cases
-        for row in await execute(session, sql("SELECT id, open_cases FROM volunteers"))
-    }
+async def in_hands(database: Database, luck: random.Random) -> dict[UUID, int]:
+    """Some with cases in hand: one, or as many as they can take."""
+    people = await rows(database, "SELECT id, capacity FROM volunteers ORDER BY id")
+    return {row.id: luck.choice((1, row.capacity)) for row in luck.sample(people, 20)}
 
 
 def chosen(matches: dict[UUID, Match]) -> str:
     return json.dumps(
         {
             str(id_): [(str(one.volunteer.id), one.stage) for one in match.chosen]
-            for id_, match in matches.items()
+            for id_, match in sorted(matches.items())
         },
         indent=1,
     )
@@ -200,10 +217,12 @@ async def test_equally_near_ones_come_in_the_order_of_their_ids(
     luck.shuffle(people)
     async with assignment_database.transaction() as session:
         await volunteers.store(session, people, district=policy["19.04"])
-        need = replace(a_need(luck, uuid7()), stage=0, category="homeless", needed_roles=(),
-                       needed_trainings=(), latitude=KOBA[0], longitude=KOBA[1])  # fmt: skip
+        need = replace(
+            a_need(luck, uuid7()), stage=0, category="homeless", needed_roles=(), drill=False,
+            needed_trainings=(), latitude=KOBA[0], longitude=KOBA[1],
+        )  # fmt: skip
         moment = await now(session)
         memory = Volunteers(people, timezones=TIMEZONES, moment=moment)
-        by_sql = await matching._candidates(session, [need])
+        by_sql = await matching.candidates(session, [need], Promised(policy))
         assert told(memory.look([need], moment)[need.case_id]) == told(by_sql[need.case_id])
     assert len(by_sql[need.case_id].candidates) == 6

@@ -31,6 +31,7 @@ from shared.topics import Topic
 from tests import servers
 from tests.conftest import MakeSettings
 from tests.factories import case_reported, public_case
+from tests.integration.cases import with_policy
 from tests.integration.conftest import one, rows, run
 
 GROUP = "test.reader"
@@ -353,13 +354,13 @@ async def test_duplicate_reports_change_nothing(
                                             categories, capacity)
                     VALUES (:id, '19.04', 'Siti', 'psm', '+62811', -2.49, 106.4, '{}', 100)"""
         await run(bench.database, insert, id=uuid7())
-        async with bench.reading(on_intake_cases(districts)):
+        async with bench.reading(on_intake_cases(with_policy(districts, open_offers=10))):
             await bench.send(*events, *events)
             await until(lambda: bench.handled(*events))
             await bench.send(*reversed(events), partition=5)
             await until(bench.committed)
         assert await one(bench.database, "SELECT count(*) FROM offers") == 6
-        assert await one(bench.database, "SELECT open_cases FROM volunteers") == 6
+        assert await one(bench.database, "SELECT open_offers FROM volunteers") == 6
         # Per case: opened, offered, and the offer itself.
         assert await one(bench.database, "SELECT count(*) FROM outbox") == 18
         assert await bench.letters() == []

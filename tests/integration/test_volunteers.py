@@ -25,6 +25,7 @@ from services.assignment.volunteers import BrokenFile, Imported
 from shared.database import Database, execute, sql
 from shared.districts import District
 from tests.conftest import SAMPLE_DISTRICT, MakeSettings
+from tests.integration.cases import in_hand
 from tests.integration.conftest import Door, one, open_door, rows, run
 from tests.servers import PROJECT, Databases
 
@@ -123,7 +124,7 @@ async def test_nobody_is_cut_below_what_they_have_taken_on(
     assignment_database: Database, districts: Districts
 ) -> None:
     await import_text(assignment_database, HEADER + SITI, districts)
-    await run(assignment_database, "UPDATE volunteers SET open_cases = 2")
+    await in_hand(assignment_database, (await stored(assignment_database)).id, 2)
     fewer = SITI.replace(",2\n", ",1\n")
     await import_text(assignment_database, HEADER + fewer, districts)
     (siti,) = await rows(assignment_database, "SELECT capacity, available FROM volunteers")
@@ -434,16 +435,20 @@ async def test_whoever_becomes_ready_is_announced_once(
     assert await opened(assignment_database) == []
 
 
-@pytest.mark.parametrize("still", ["on_duty = false", "open_cases = capacity"])
+@pytest.mark.parametrize("full", [False, True], ids=["off duty", "full"])
 async def test_whoever_becomes_ready_but_cannot_be_asked_is_not_announced(
-    still: str, assignment_database: Database, districts: Districts
+    full: bool, assignment_database: Database, districts: Districts
 ) -> None:
     await import_text(assignment_database, HEADER + SITI, districts)
     await opened(assignment_database)
     await run(
         assignment_database,
-        f"UPDATE volunteers SET {still}, ready = false, ready_changes_at = now()",  # noqa: S608
+        "UPDATE volunteers SET on_duty = :on, ready = false, ready_changes_at = now()",
+        on=full,
     )
+    if full:
+        siti = await stored(assignment_database)
+        await in_hand(assignment_database, siti.id, siti.capacity)
     assert await refreshed(assignment_database) == []
     assert (await stored(assignment_database)).ready
     assert await opened(assignment_database) == []
@@ -620,10 +625,12 @@ async def test_a_change_changes_what_it_names_and_nothing_else(assignment: Door)
     }  # fmt: skip
     answer = await patched(assignment, id_, **changes)
     assert answer.status_code == 200, answer.text
-    expected = before | changes | {"duty": "mon-fri 08:00-17:00", "ready": answer.json()["ready"]}
+    # How they stand depends on the time of day at which this runs.
+    stands = {name: answer.json()[name] for name in ("ready", "why_not", "until")}
+    expected = before | changes | {"duty": "mon-fri 08:00-17:00"} | stands
     assert answer.json() == expected
     again = await assignment.http.get(f"/v1/volunteers/{id_}", headers=BEARER)
-    assert again.json() == expected
+    assert again.json() | stands == expected
 
 
 async def test_a_phone_is_normalised(assignment: Door) -> None:
@@ -911,7 +918,8 @@ async def test_leave_is_told_with_its_last_day(typed: str, assignment: Door) -> 
     page = await assignment.http.get(f"{link(id_)}?saved=1")
     assert "libur sampai dengan Sabtu 31 Agu 2199" in page.text
     assert 'value="2199-08-31"' in page.text
-    assert "Siap lagi Minggu 1 Sep 2199, 00:00" in " ".join(page.text.split())
+    said = "Anda sedang libur; tugas baru mulai Minggu 1 Sep 2199 pukul 00.00."
+    assert said in " ".join(page.text.split())
     listed = (await assignment.http.get(f"/v1/volunteers/{id_}", headers=BEARER)).json()
     assert listed["off_until"] == "2199-08-31T17:00:00Z"
 
@@ -1008,6 +1016,28 @@ async def test_without_contact_nobody_goes_on_duty_by_the_page(assignment: Door)
     assert "Kami tidak punya nomor telepon atau email Anda" in page.text
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "Belum ada kasus di dekat Anda."),
+        ({"rest_until": datetime(2199, 8, 31, 23, 47, tzinfo=UTC)},
+         "Sedang istirahat setelah bertugas; tugas baru mulai Minggu 1 Sep 2199 pukul 06.47."),
+        ({"on_duty": False}, "Anda tidak bertugas: tidak ada tugas baru."),
+        ({"open_cases": 2}, "Anda sedang menangani kasus sebanyak yang Anda sanggupi (2)."),
+        ({"open_offers": 3}, "Beberapa tugas menunggu jawaban Anda (3)."),
+    ],
+    ids=["ready", "resting", "off duty", "full", "asked"],
+)  # fmt: skip
+async def test_the_page_says_why_nothing_is_assigned(
+    values: dict[str, Any], said: str, assignment: Door
+) -> None:
+    id_ = await somebody(assignment, **values)
+    async with assignment.database.transaction() as session:
+        await duty.recompute(session, [id_], timezones={SAMPLE_DISTRICT: TIMEZONE})
+    page = await assignment.http.get(link(id_))
+    assert said in " ".join(page.text.split())
+
+
 async def test_the_page_names_open_cases_but_nothing_of_the_person(assignment: Door) -> None:
     id_ = await somebody(assignment)
     case, respond_by = uuid7(), datetime.now(UTC) + timedelta(minutes=5)
@@ -1028,15 +1058,16 @@ async def test_the_page_names_open_cases_but_nothing_of_the_person(assignment: D
         """
         INSERT INTO offers (id, case_id, volunteer_id, district, answer_code, state, distance_m,
                             reasons, respond_by)
-        VALUES (:id, :case, :volunteer, '19.04', 'A1', 'offered', 1, '{}', :respond_by)
+        VALUES (:id, :case, :volunteer, '19.04', 'K7P2M', 'offered', 1, '{}', :respond_by)
         """,
         id=uuid7(), case=case, volunteer=id_, respond_by=respond_by,
     )  # fmt: skip
     page = await assignment.http.get(link(id_))
     assert "KOB-123" in page.text
     assert "Koba" in page.text
-    assert f"{respond_by.astimezone(ZoneInfo(TIMEZONE)):%H:%M}" in page.text
-    for private in ("mental", "Berok", "2.51234", "A1"):
+    assert "Kode jawaban <b>K7P2M</b>" in page.text
+    assert f"sampai pukul {respond_by.astimezone(ZoneInfo(TIMEZONE)):%H.%M}" in page.text
+    for private in ("mental", "Berok", "2.51234"):
         assert private not in page.text
     await run(assignment.database, "DELETE FROM offers")
     await run(assignment.database, "DELETE FROM cases")
@@ -1073,8 +1104,9 @@ async def test_the_commands_export_list_and_link(assignment: Door, tmp_path: Pat
     code, answer, errors = await said("list")
     assert code == 0, errors
     (rina,) = [row for row in answer.splitlines() if "+6289955550001" in row]
-    for part in ("Rina", "psm", "Arung Dalam", "2/2", "full", "never"):
+    for part in ("Rina", "psm", "2/2", "full", "never"):
         assert part in rina, (part, rina)
+    assert "Arung Dalam" in answer
     code, answer, _ = await said("list", "--json", "--ready", "--district", SAMPLE_DISTRICT)
     listed = json.loads(answer)
     assert str(id_) not in {each["id"] for each in listed}
@@ -1084,6 +1116,12 @@ async def test_the_commands_export_list_and_link(assignment: Door, tmp_path: Pat
     assert answer.startswith("http://127.0.0.1:8002/v/")
     page = await assignment.http.get(answer.strip().removeprefix("http://127.0.0.1:8002"))
     assert (page.status_code, "Rina" in page.text) == (200, True)
+    await somebody(assignment, phone="+6289955550002", name="Yohana Tiur")
+    code, by_name, errors = await said("link", "yohana  tiur")
+    assert (code, by_name.startswith("http://127.0.0.1:8002/v/")) == (0, True), errors
+    await somebody(assignment, phone="+6289955550003", name="Yohana Sari")
+    code, _, errors = await said("link", "YOHAN")
+    assert (code, "+6289955550002" in errors, "+6289955550003" in errors) == (1, True, True), errors
     code, _, errors = await said("link", "0899-5555-0009")
     assert (code, "No volunteer has" in errors) == (1, True)
     code, _, errors = await said("list", "--district", "19.05")
