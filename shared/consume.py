@@ -9,7 +9,7 @@ neighbours can, is set aside with what follows of its case (:mod:`shared.set_asi
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +23,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from shared import dead_letters, inbox, set_aside
 from shared.database import Database, Row, brief, is_transient
 from shared.events import Event
+from shared.hearing import HeardUntil, Hearing
 from shared.records import Received as Received
 from shared.records import as_text
 from shared.set_aside import NotNow
@@ -41,10 +42,6 @@ log = structlog.get_logger("consume")
 
 LONGEST_PAUSE = timedelta(seconds=5)
 STOPPED_PAUSE = timedelta(seconds=5)
-# Kafka answers a poll at least once a second; after this long it is taken to be away.
-SILENT_AFTER = timedelta(seconds=5)
-# Behind for so long, a consumer has more to do than what came while it was away.
-CATCH_UP_WITHIN = timedelta(seconds=60)
 
 
 class TooManyParked(RuntimeError):
@@ -89,7 +86,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.standing_by = False
         self.joined = False
         self.rebalancing = False
-        self.caught_up = False
+        self.hearing = Hearing()
         self.unreadable: str | None = None
         self._handler = handler
         self._failures = 0
@@ -97,7 +94,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._last_error = ""
         self._aside_in_a_row = 0
         self._last_progress = time.monotonic()
-        self._assigned_at = time.monotonic()
+        # Of the batch that is not handled yet: the first offset of each partition.
+        self._in_hand: dict[Hashable, int] = {}
+
+    def polled(self, first_offsets: Mapping[Hashable, int]) -> None:
+        """Take note of a batch the moment that it is polled, before anything else can look."""
+        self._in_hand = dict(first_offsets)
 
     async def handle_batch(self, received: list[Received]) -> None:
         """Handle what one poll brought. Raising keeps the offset where it was."""
@@ -114,6 +116,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         finally:
             self._last_progress = time.monotonic()
         self._failures, self._failing_since = 0, None
+        self._in_hand.clear()
 
     async def _handle(self, received: list[Received]) -> None:
         if self._failures >= self.tries_together:
@@ -331,53 +334,57 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Whether neither a handler has ended nor Kafka has answered for too long."""
         return self._idle_seconds() > self.stalled_after.total_seconds()
 
-    @property
-    def hears(self) -> bool:
-        """Whether what others have said by now has been heard: it is in its group, Kafka answers,
-        and it has caught up once since (or had time enough to)."""
-        if (
-            not self.joined
-            or self.rebalancing
-            or self._idle_seconds() > SILENT_AFTER.total_seconds()
-        ):
-            return False
-        patience = time.monotonic() - self._assigned_at > CATCH_UP_WITHIN.total_seconds()
-        return self.caught_up or patience
+    def heard(self) -> HeardUntil:
+        """Up to which moment all that others have said has been handled, or set aside.
+
+        While the group rebalances nobody knows; a reader that stands by hears nothing at all.
+        """
+        return self.hearing.heard()
 
     def started(self) -> None:
         """Say that the consumer has just joined its group."""
         self._last_progress = time.monotonic()
 
     async def observe(self) -> None:
-        """Read lag and the last answer from Kafka; called about once a second."""
+        """Read lag, what is heard and the last answer from Kafka; called a few times a second."""
         client = getattr(self.subscriber, "consumer", None)
         if client is None:
             return
         if self.standing_by:
             self._last_progress = time.monotonic()
-        lag, answers, known = 0, [], True
+        ends: dict[Hashable, int] = {}
+        handled: dict[Hashable, int] = {}
+        answers, known = [], True
         for partition in client.assignment():
             highwater = client.highwater(partition)
             answers.append(client.last_poll_timestamp(partition) or 0)
             known = known and highwater is not None
             if highwater is not None:
-                lag += max(highwater - await client.position(partition), 0)
-        self.lag = lag
-        self.caught_up = self.caught_up or self.standing_by or (bool(answers) and known and not lag)
-        CONSUMER_LAG.labels(self.name).set(lag)
-        if answers:
-            since_answer = time.time() - max(answers) / 1000
-            self._last_progress = max(self._last_progress, time.monotonic() - since_answer)
+                ends[partition] = highwater
+                position = await client.position(partition)
+                handled[partition] = min(self._in_hand.get(partition, position), position)
+        self.lag = sum(max(end - handled[partition], 0) for partition, end in ends.items())
+        CONSUMER_LAG.labels(self.name).set(self.lag)
+        if not answers:
+            return
+        now, now_monotonic = time.time(), time.monotonic()
+        self._last_progress = max(self._last_progress, now_monotonic - now + max(answers) / 1000)
+        if known and not self.rebalancing and not self.unreadable:
+            # What we know of a partition is as old as Kafka's last answer about it.
+            oldest = min(now_monotonic - now + min(answers) / 1000, now_monotonic)
+            self.hearing.look(oldest, ends, handled)
 
     async def on_partitions_revoked(self, revoked: set[Partition]) -> None:
         """A rebalance has begun."""
         self.standing_by, self.rebalancing = False, True
+        self.hearing.lose()
 
     async def on_partitions_assigned(self, assigned: set[Partition]) -> None:
         """A rebalance has ended. With more replicas than partitions some have none: standing by."""
         self.standing_by = not assigned
-        self.joined, self.rebalancing, self.caught_up = True, False, False
-        self._assigned_at = time.monotonic()
+        self.joined, self.rebalancing = True, False
+        self.hearing.lose()
+        self._in_hand.clear()
         self._last_progress = time.monotonic()
         log.info("partitions.assigned", consumer=self.name, partitions=len(assigned))
 

@@ -290,6 +290,7 @@ class EscalatedCase(Contract):
                 "obstacle",
                 "no_news_after_arrival",
                 "assigned_unreachable",
+                "answers_unread",
             ]
         }
     )
@@ -633,6 +634,7 @@ class PublicCase(Contract):
                 "no_news_after_arrival",
                 "assigned_unreachable",
                 *REVIEWS,
+                "answers_unread",
             ]
         },
     )

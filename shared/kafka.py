@@ -36,6 +36,8 @@ TOPIC_ALREADY_EXISTS = 36
 # What a broker takes unless it is told otherwise (message.max.bytes is 1,048,588).
 LARGEST_RECORD = 1_048_576
 CONNECT_TIMEOUT = timedelta(seconds=10)
+# Deadlines that wait for answers pass so much later at most; a look costs no request.
+OBSERVE_EVERY = timedelta(milliseconds=250)
 # How long a handler may take to end when it is asked to stop; a farewell to Kafka comes after it.
 GRACE = timedelta(seconds=5)
 STOP_TIMEOUT = timedelta(seconds=7)
@@ -220,6 +222,7 @@ def _wait_inside_the_poll(client: AIOKafkaConsumer, consumer: Consumer) -> None:
             consumer.unreadable = f"a record in Kafka cannot be read: {error}"
             log.error("poll.unreadable", consumer=consumer.name, error=repr(error))
             await asyncio.Event().wait()
+        consumer.polled({partition: found[0].offset for partition, found in records.items()})
         return records
 
     client.getmany = until_there_is_something
@@ -251,7 +254,7 @@ class Subscriptions:
                         async with asyncio.timeout(1):  # no position while the group rebalances
                             await consumer.observe()
                 loop.beat()
-                await asyncio.sleep(1)
+                await asyncio.sleep(OBSERVE_EVERY.total_seconds())
         finally:
             await self._drop()
 

@@ -61,11 +61,11 @@ def compose(settings: AssignmentSettings | None = None) -> Service:
         service.database,
         districts=districts,
         every_s=settings.sweep_seconds,
-        hears=lambda: answered.hears,
+        heard=answered.heard,
     )
     service.loop("sweep", sweep.run)
     reachability = handlers.Reachability(
-        service.database, districts=districts, hears=lambda: answered.hears
+        service.database, districts=districts, heard=answered.heard
     )
     service.loop("reachability", reachability.run)
     service.keep_districts(districts)

@@ -17,6 +17,7 @@ from shared.database import Database, is_transient, sql
 from shared.districts import District
 from shared.events import CaseReported
 from shared.health import Loop
+from shared.hearing import ALL, HeardUntil
 
 log = structlog.get_logger("sweep")
 
@@ -62,13 +63,13 @@ class Sweep:
         *,
         districts: Mapping[str, District],
         every_s: float,
-        hears: Callable[[], bool] = lambda: True,
+        heard: Callable[[], HeardUntil] = lambda: ALL,
     ) -> None:
         self.database = database
         self.districts = districts
         self.every_s = every_s
-        # Whether answers reach us: nobody is silent whom we cannot hear.
-        self.hears = hears
+        # Until when all answers have been read: nobody is silent whom we have not heard.
+        self.heard = heard
         self._wake = database.wake_on_commit(openings.WORK)
 
     async def run(self, turns: Loop) -> None:
@@ -105,32 +106,34 @@ class Sweep:
         """Act on the cases whose moment has come, one by one if all together fail; returns how
         many there were.
 
-        While Kafka or the answers are away the deadlines stand still: who has not been told, or
-        cannot be heard, has not been silent.
+        While Kafka is away the deadlines stand still, and while answers are unread those that came
+        after them: who has not been told, or has not been heard, has not been silent.
         """
-        if not self.hears() or await self._unsaid():
+        if await self._unsaid():
             return 0
+        # Before the transaction: what has been set aside by now, it sees.
+        heard = self.heard()
         try:
             async with self.database.transaction() as session:
-                return len(await loop.sweep(session, districts=self.districts))
+                return len(await loop.sweep(session, districts=self.districts, heard=heard))
         except Exception as error:
             if is_transient(error):
                 raise
             log.exception("sweep.failed")
-        return await self._one_by_one()
+        return await self._one_by_one(heard)
 
     async def _unsaid(self) -> bool:
         """Whether events wait for Kafka for so long that it, or our relay, must be away."""
         rows = await self.database.statement(_UNSAID, {"patience": UNSAID_PATIENCE})
         return bool(rows[0][0])
 
-    async def _one_by_one(self) -> int:
+    async def _one_by_one(self, heard: HeardUntil) -> int:
         async with self.database.transaction() as session:
-            due = await loop.due(session, districts=self.districts)
+            due = list(await loop.due(session, districts=self.districts, heard=heard))
         for case_id in due:
             try:
                 async with self.database.transaction() as session:
-                    await loop.sweep(session, districts=self.districts, only=case_id)
+                    await loop.sweep(session, districts=self.districts, heard=heard, only=case_id)
             except Exception as error:
                 if is_transient(error):
                     raise
@@ -160,12 +163,12 @@ class Reachability:
         database: Database,
         *,
         districts: Mapping[str, District],
-        hears: Callable[[], bool] = lambda: True,
+        heard: Callable[[], HeardUntil] = lambda: ALL,
     ) -> None:
         self.database = database
         self.districts = districts
-        # Whether answers reach us: nobody is silent whom we cannot hear.
-        self.hears = hears
+        # Until when all answers have been read: nobody is silent whom we have not heard.
+        self.heard = heard
 
     async def run(self, turns: Loop) -> None:
         """Look every few seconds, until cancelled."""
@@ -176,9 +179,9 @@ class Reachability:
 
     async def look(self) -> None:
         """End what is over, and ping those of whom nothing was heard for long."""
-        if self.hears():
-            async with self.database.transaction() as session:
-                await reach.end_overdue(session)
+        heard = self.heard()
+        async with self.database.transaction() as session:
+            await reach.end_overdue(session, heard=heard)
         async with self.database.transaction() as session:
             asked = await reach.ping_the_quiet(session, districts=self.districts)
         if asked:

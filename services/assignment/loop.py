@@ -5,7 +5,7 @@ Nothing lives in memory only: `next_action_at` of each case says when the sweep 
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -26,7 +26,7 @@ from services.assignment.turn import (
     row_of,
     utc_offset_minutes,
 )
-from shared import codes
+from shared import codes, topics
 from shared.database import column, execute, sql
 from shared.districts import District, why_not
 from shared.events import (
@@ -37,10 +37,22 @@ from shared.events import (
     PublicCaseOpened,
     PublicCaseWaiting,
 )
+from shared.hearing import ALL, HeardUntil
 from shared.set_aside import NotNow
 
 # How many due cases one sweep takes; the next follows at once if there are more.
 SWEEP_SIZE = 200
+# Whoever must act instead of us hears of it when answers have not been read for so long: longer
+# than a restart, a rebalance or a locked row, shorter than a person can wait.
+UNREAD_PATIENCE = timedelta(minutes=5)
+ANSWERS_UNREAD = "answers_unread"
+# What has no deadline of its own (an offer is called off) waits while more than this is unread.
+NEARLY_NOW = timedelta(seconds=10)
+# Whose records, when they are set aside, are answers.
+ANSWERS = topics.group_of("assignment", topics.NOTIFICATION_ANSWERS)
+
+
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class UnknownDistrict(NotNow):
@@ -174,7 +186,7 @@ def needs_of(turn: Turn) -> list[Need]:
     for case_id in turn.seeking:
         case = turn.cases[case_id]
         need = _need(turn, case)
-        if need.gone_through and case.escalated_at is None:
+        if need.gone_through and not _is_known(case):
             turn.escalate(case, "nobody_accepted_in_time")
         needs.append(need)
     turn.seeking.clear()
@@ -347,17 +359,35 @@ def _wait(turn: Turn, case: Case, reason: str) -> None:
 def _next_action(turn: Turn, case: Case) -> datetime:
     retry = turn.moment + turn.district(case).policy.retry_after
     moments = [offer.respond_by for offer in turn.offers_of(case, *OPEN)] or [retry]
-    if case.escalated_at is None and case.escalate_at is not None:
+    if case.escalate_at is not None and not _is_known(case):
         moments.append(case.escalate_at)
     return min(moments)
+
+
+def _is_known(case: Case) -> bool:
+    """Whether a coordinator knows that the search has not found anybody: that answers could not be
+    read was another matter."""
+    return case.escalated_at is not None and case.escalated_for != ANSWERS_UNREAD
 
 
 # --- when a moment has come -----------------------------------------------------------------------
 
 _DUE = sql("""
-    SELECT id FROM cases
+    SELECT id, EXISTS (SELECT 1 FROM set_aside AS aside
+                       WHERE aside.consumer = :answers AND aside.case_id = cases.id) AS unread
+    FROM cases
     WHERE next_action_at <= now() AND district = ANY (CAST(:districts AS text[]))
       AND (CAST(:only AS uuid) IS NULL OR id = :only)
+      AND (next_action_at <= now() - CAST(:behind AS interval)
+               AND NOT EXISTS (SELECT 1 FROM set_aside AS aside
+                               WHERE aside.consumer = :answers AND aside.case_id = cases.id)
+           -- Its answers may be unread, for so long that a person has to know.
+           OR next_action_at <= now() - CAST(:patience AS interval)
+               AND state <> 'closed' AND escalated_for IS DISTINCT FROM :answers_unread
+               AND (:deaf OR EXISTS (SELECT 1 FROM set_aside AS aside
+                                     WHERE aside.consumer = :answers AND aside.case_id = cases.id
+                                       AND aside.set_aside_at
+                                           <= now() - CAST(:patience AS interval))))
     -- Whoever waits for an answer that will not come goes first, then the urgent.
     ORDER BY state <> 'offered', urgency <> 'urgent', next_action_at, id
     LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
@@ -365,21 +395,28 @@ _DUE = sql("""
 
 
 async def sweep(
-    session: AsyncSession, *, districts: Mapping[str, District], only: UUID | None = None
+    session: AsyncSession,
+    *,
+    districts: Mapping[str, District],
+    heard: HeardUntil = ALL,
+    only: UUID | None = None,
 ) -> list[UUID]:
-    """Act on the cases whose moment has come; returns which they were.
+    """Act on the cases whose moment has come, as far as answers have been ``heard``; returns which
+    they were.
 
     Cases of a district that was taken away rest until it is back.
     """
-    cases = await due(session, districts=districts, only=only)
+    cases = await due(session, districts=districts, heard=heard, only=only)
     if cases:
         turn = await Turn.take(session, cases, districts=districts)
         await turn.hold(session)
+        # After the turn has got its moment, so that the time in between counts as not heard.
+        heard_until = turn.moment - heard.behind()
         for case in turn.cases.values():
-            come_due(turn, case)
+            come_due(turn, case, heard_until=NEVER if cases[case.id] else heard_until)
         await seek(session, turn)
         await turn.write(session)
-    return cases
+    return list(cases)
 
 
 # Whoever has accepted as many cases as they can take is not asked for others any more: those cases
@@ -390,42 +427,70 @@ _FULL = sql("""
                  WHERE o.state = 'offered' AND v.open_cases >= v.capacity)
       AND state = 'offered' AND district = ANY (CAST(:districts AS text[]))
       AND (CAST(:only AS uuid) IS NULL OR id = :only)
+      -- Their yes may be among what waits.
+      AND NOT EXISTS (SELECT 1 FROM set_aside AS aside
+                      WHERE aside.consumer = :answers AND aside.case_id = cases.id)
     ORDER BY urgency <> 'urgent', reported_at, id
     LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 """)
 
 
 async def due(
-    session: AsyncSession, *, districts: Mapping[str, District], only: UUID | None = None
-) -> list[UUID]:
+    session: AsyncSession,
+    *,
+    districts: Mapping[str, District],
+    heard: HeardUntil = ALL,
+    only: UUID | None = None,
+) -> dict[UUID, bool]:
     """Lock the cases on which the sweep has to act, as many as it takes: their moment has come, or
-    a volunteer who was asked has accepted so many others that their hands are full."""
-    values = {"districts": list(districts), "only": only, "limit": SWEEP_SIZE}
-    found = column(await execute(session, _FULL, values))
+    a volunteer who was asked has accepted so many others that their hands are full. Case id ->
+    whether answers of it are set aside."""
+    behind = heard.behind()
+    values = {"districts": list(districts), "only": only, "answers": ANSWERS}
+    found: dict[UUID, bool] = {}
+    if behind <= NEARLY_NOW:
+        rows = await execute(session, _FULL, values | {"limit": SWEEP_SIZE})
+        found = {row.id: False for row in rows}
     if len(found) < SWEEP_SIZE:
-        left = values | {"limit": SWEEP_SIZE - len(found)}
-        found += column(await execute(session, _DUE, left))
-    return list(dict.fromkeys(found))
+        left = values | {
+            "limit": SWEEP_SIZE - len(found),
+            "answers_unread": ANSWERS_UNREAD,
+            "behind": behind,
+            "deaf": heard.deaf_for() >= UNREAD_PATIENCE,
+            "patience": UNREAD_PATIENCE,
+        }
+        found |= {row.id: row.unread for row in await execute(session, _DUE, left)}
+    return found
 
 
-def come_due(turn: Turn, case: Case) -> None:
-    """What a passed moment means for a case."""
+def come_due(turn: Turn, case: Case, *, heard_until: datetime | None = None) -> None:
+    """What a passed moment means for a case, by what was heard until then (None: until now).
+
+    What has not been heard leaves everything as it is, but a coordinator is told in the end.
+    """
     if case.state == "closed":
         case.next_action_at = None
         return
+    moment = turn.moment if heard_until is None else heard_until
+    nearly_all = turn.moment - moment <= NEARLY_NOW
+    due_at = case.next_action_at
+    if due_at is not None and moment < due_at <= turn.moment:
+        if due_at <= turn.moment - UNREAD_PATIENCE and case.escalated_for != ANSWERS_UNREAD:
+            turn.escalate(case, ANSWERS_UNREAD)
+        return
     if case.state in HELD:
-        if case.next_action_at is not None and case.next_action_at <= turn.moment:
+        if due_at is not None and due_at <= turn.moment:
             _silent_holder(turn, case)
         return
     for offer in turn.offers_of(case, *OPEN):
-        if offer.respond_by <= turn.moment:
+        if offer.respond_by <= moment:
             turn.close_offer(offer, "expired", "expired")
             turn.log(case, "expired", offer=offer.id)
-        elif turn.hands_full(offer):
+        elif turn.hands_full(offer) and nearly_all:
             turn.close_offer(offer, "called_off", "hands_full")
             turn.log(case, "called_off", offer=offer.id)
-    escalate_at = case.escalate_at if case.escalated_at is None else None
-    if escalate_at is not None and escalate_at <= turn.moment:
+    escalate_at = None if _is_known(case) else case.escalate_at
+    if escalate_at is not None and escalate_at <= moment:
         turn.escalate(case, "nobody_accepted_in_time")
     turn.seeking.add(case.id)
 

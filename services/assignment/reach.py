@@ -16,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
 from services.assignment import duty, openings
-from services.assignment.loop import UnknownDistrict
+from services.assignment.loop import ANSWERS, UnknownDistrict
 from shared import codes, outbox
 from shared.database import Row, column, execute, now, sql
 from shared.districts import District, why_not
@@ -30,6 +30,7 @@ from shared.events import (
     VolunteerPinged,
     VolunteerStopped,
 )
+from shared.hearing import ALL, HeardUntil
 from shared.policy import DAY_ENDS
 
 Sign = PingAnswered | PingUnreachable | VolunteerStopped | SmsBudgetRunLow
@@ -175,7 +176,12 @@ def _pinged(row: Row, moment: datetime, *, drill: bool) -> VolunteerPinged:
 
 _END = sql("""
     UPDATE pings SET state = 'unanswered', ended_at = respond_by
-    WHERE id IN (SELECT id FROM pings WHERE state = 'asked' AND respond_by <= now()
+    WHERE id IN (SELECT id FROM pings
+                 WHERE state = 'asked' AND respond_by <= now() - CAST(:behind AS interval)
+                   -- Its answer may be among what waits.
+                   AND NOT EXISTS (SELECT 1 FROM set_aside AS aside
+                                   WHERE aside.consumer = :answers
+                                     AND aside.case_id = pings.volunteer_id)
                  ORDER BY respond_by LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED)
 """)
 # Nothing was heard of them since, and they have not been asked since; nor are they new.
@@ -190,9 +196,10 @@ _QUIET = sql(f"""
 """)  # noqa: S608 - composed of constants
 
 
-async def end_overdue(session: AsyncSession) -> None:
-    """Pings whose time is over are unanswered; an answer counts all the same when it comes."""
-    await execute(session, _END)
+async def end_overdue(session: AsyncSession, *, heard: HeardUntil = ALL) -> None:
+    """Pings whose time is over are unanswered, as far as answers have been ``heard``; an answer
+    counts all the same when it comes."""
+    await execute(session, _END, {"behind": heard.behind(), "answers": ANSWERS})
 
 
 async def ping_the_quiet(session: AsyncSession, *, districts: Mapping[str, District]) -> int:

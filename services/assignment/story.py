@@ -270,6 +270,7 @@ REASONS = {
     "nobody_accepted_in_time": "nobody accepted in time",
     "obstacle": "the volunteer met an obstacle",
     "no_news_after_arrival": "no news since the volunteer arrived",
+    "answers_unread": "answers could not be read for some minutes",
     "assigned_unreachable": "the volunteer to whom it was assigned cannot be reached",
 }
 WAITING_FOR = {

@@ -16,6 +16,7 @@ from services.assignment.handlers import Sweep
 from shared.database import Database
 from shared.districts import District
 from shared.events import AnswerJudged, CaseEscalated, OfferClosed, OfferMade
+from shared.hearing import nothing
 from shared.policy import Need
 from tests.factories import KOBA, case_reported, offer_answered, offer_unreachable
 from tests.integration.cases import (
@@ -713,7 +714,7 @@ async def test_while_answers_cannot_be_heard_or_offers_not_said_deadlines_stand_
     case = case_reported()
     await report(db, policy, case)
     await time_passes(db, case, 20 * MINUTE)
-    deaf = Sweep(db, districts=policy, every_s=1, hears=lambda: False)
+    deaf = Sweep(db, districts=policy, every_s=1, heard=nothing)
     assert await deaf.look_at_cases() == 0
     await run(db, "UPDATE outbox SET created_at = now() - interval '1 minute'")
     hearing = Sweep(db, districts=policy, every_s=1)

@@ -20,6 +20,7 @@ from services.assignment.settings import AssignmentSettings
 from shared.database import Database
 from shared.districts import District
 from shared.events import OfferMade, VolunteerPinged
+from shared.hearing import nothing
 from shared.policy import Messages
 from tests.conftest import MakeSettings
 from tests.factories import (
@@ -531,7 +532,7 @@ async def test_while_answers_are_away_nobody_is_silent(db: Database, policy: Dis
     await people(db, 1)
     await pinged(db)
     await run(db, "UPDATE pings SET respond_by = now() - interval '1 min'")
-    await Reachability(db, districts=policy, hears=lambda: False).look()
+    await Reachability(db, districts=policy, heard=nothing).look()
     assert await one(db, "SELECT state FROM pings") == "asked"
     await Reachability(db, districts=policy).look()
     assert await one(db, "SELECT state FROM pings") == "unanswered"

@@ -169,62 +169,81 @@ def test_a_letter_holds_no_zero_byte_which_postgresql_could_not_store() -> None:
     assert "\x00" not in delivery(broken=True).letter("assignment.intake-cases", error).error
 
 
+PARTITION = TopicPartition("x", 0)
+
+
 class _Client:
-    """aiokafka's consumer as far as lag is read from it."""
+    """aiokafka's consumer as far as it is read from it where it stands."""
 
-    def __init__(self, highwater: int | None, position: int) -> None:
+    def __init__(self, highwater: int | None, position: int, *, answered_s_ago: float = 0) -> None:
         self._highwater, self._position = highwater, position
+        self._answered_s_ago = answered_s_ago
 
-    def assignment(self) -> set[int]:
-        return {0}
+    def assignment(self) -> set[TopicPartition]:
+        return {PARTITION}
 
-    def highwater(self, _: int) -> int | None:
+    def highwater(self, _: TopicPartition) -> int | None:
         return self._highwater
 
-    def last_poll_timestamp(self, _: int) -> float:
-        return time.time() * 1000
+    def last_poll_timestamp(self, _: TopicPartition) -> float:
+        return (time.time() - self._answered_s_ago) * 1000
 
-    async def position(self, _: int) -> int:
+    async def position(self, _: TopicPartition) -> int:
         return self._position
 
 
-async def test_a_consumer_hears_once_it_has_joined_and_caught_up() -> None:
-    reader = consumer()
-    assert not reader.hears
-    await reader.on_partitions_assigned({TopicPartition("x", 0)})
-    for client, hears in (
-        (_Client(None, 0), False),  # nothing is known of the partition yet
-        (_Client(7, 5), False),
-        (_Client(7, 7), True),
-        (_Client(9, 7), True),  # behind for a moment is not deaf
-    ):
-        reader.subscriber = SimpleNamespace(consumer=client)
-        await reader.observe()
-        assert reader.hears is hears
-
-
-async def test_a_consumer_hears_nothing_while_its_group_rebalances() -> None:
-    reader = consumer()
-    await reader.on_partitions_assigned({TopicPartition("x", 0)})
-    reader.subscriber = SimpleNamespace(consumer=_Client(0, 0))
+async def look(reader: Consumer, client: _Client) -> float | None:
+    reader.subscriber = SimpleNamespace(consumer=client)
     await reader.observe()
-    assert reader.hears
-    await reader.on_partitions_revoked({TopicPartition("x", 0)})
-    await reader.observe()  # of the partitions that are about to go
-    assert not reader.hears
-    await reader.on_partitions_assigned({TopicPartition("x", 0)})
-    assert not reader.hears
-    await reader.observe()
-    assert reader.hears
+    return reader.hearing.until
 
 
-async def test_a_consumer_to_which_kafka_does_not_answer_hears_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_reader_has_heard_what_was_there_when_it_has_handled_it() -> None:
     reader = consumer()
-    await reader.on_partitions_assigned({TopicPartition("x", 0)})
-    reader.subscriber = SimpleNamespace(consumer=_Client(0, 0))
+    await reader.on_partitions_assigned({PARTITION})
+    assert await look(reader, _Client(None, 0)) is None, "nothing is known of the partition yet"
+    assert await look(reader, _Client(7, 5)) is None
+    first = await look(reader, _Client(7, 7))
+    assert first is not None
+    assert await look(reader, _Client(9, 7)) == first, "what has come since is not heard yet"
+    later = await look(reader, _Client(9, 9))
+    assert later is not None
+    assert later > first
+
+
+async def test_a_batch_that_is_polled_and_not_handled_is_not_heard(naps: list[float]) -> None:
+    reader = consumer()
+    await reader.on_partitions_assigned({PARTITION})
+    before = await look(reader, _Client(7, 7))
+    reader.polled({PARTITION: 7})
+    assert await look(reader, _Client(9, 9)) == before, "it is in hand"
+    with pytest.raises(ConnectionRefusedError):
+        await reader.handle_batch([delivery()])
+    assert await look(reader, _Client(9, 9)) == before, "it has failed"
+
+
+async def test_a_reader_hears_nothing_while_its_group_rebalances() -> None:
+    reader = consumer()
+    await reader.on_partitions_assigned({PARTITION})
+    assert await look(reader, _Client(0, 0)) is not None
+    await reader.on_partitions_revoked({PARTITION})
+    assert await look(reader, _Client(0, 0)) is None, "of the partitions that are about to go"
+    await reader.on_partitions_assigned({PARTITION})
+    assert reader.hearing.until is None
+    assert await look(reader, _Client(0, 0)) is not None
+
+
+async def test_to_whom_kafka_does_not_answer_the_moment_of_its_last_answer_is_what_is_heard() -> (
+    None
+):
+    reader = consumer()
+    await reader.on_partitions_assigned({PARTITION})
+    await look(reader, _Client(0, 0, answered_s_ago=500))
+    assert reader.heard().behind() >= timedelta(seconds=499)
+
+
+async def test_who_has_no_partition_hears_nothing() -> None:
+    reader = consumer()
+    await reader.on_partitions_assigned(set())
     await reader.observe()
-    assert reader.hears
-    reader._last_progress -= 6
-    assert not reader.hears
+    assert reader.heard().behind() > timedelta(days=365)
