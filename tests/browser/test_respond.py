@@ -78,7 +78,7 @@ async def link_on_a_phone(page: Page, stack: Stack) -> str:
     """The link of an offer, as it stands in the newest message on a sandbox phone."""
     await page.goto(f"{stack.url('notification')}/sandbox")
     link = page.locator("li a[href*='/r/']").first
-    for _ in range(60):
+    for _ in range(240):
         if await link.count():
             break
         await page.wait_for_timeout(500)

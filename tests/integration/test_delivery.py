@@ -337,7 +337,7 @@ async def state_is(senders: Senders, state: str) -> bool:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         while not await condition():  # noqa: ASYNC110 - it is another process's database
             await asyncio.sleep(0.01)
 

@@ -25,7 +25,8 @@ from tests.integration.conftest import rows, run
 from tests.integration.sending import Senders, attempts, message
 
 Make = Callable[..., Senders]
-TIMEOUT_S = 0.5
+# A call that hangs is given up after this. Whatever else happens is faster also on a slow machine.
+TIMEOUT_S = 3
 # Past this nothing of a test is still under way.
 TURNS = 8
 
@@ -35,7 +36,7 @@ async def senders(notification_database: Database) -> AsyncIterator[Make]:
     made: list[Senders] = []
 
     def make(**settings: Any) -> Senders:
-        given = {"provider_timeout_seconds": TIMEOUT_S, "lease_seconds": 5, **settings}
+        given = {"provider_timeout_seconds": TIMEOUT_S, "lease_seconds": 15, **settings}
         made.append(Senders(notification_database, NotificationSettings(**given)))
         return made[-1]
 

@@ -552,10 +552,9 @@ async def test_the_service_itself_tests_by_the_policy_of_the_folder(
     (siti,) = await people(door.database, 1, **OLD)
     await people(door.database, 1)
     turning = asyncio.ensure_future(work(loop_))
-    for _ in range(200):
-        if await one(door.database, "SELECT count(*) FROM outbox"):
-            break
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(90):
+        while not await one(door.database, "SELECT count(*) FROM outbox"):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     turning.cancel()
     (event,) = await events_of(door.database, VolunteerPinged)
     assert event.subject == siti

@@ -315,6 +315,12 @@ async def test_two_who_say_yes_at_once_make_one_piece_of_news(
     assert [one.data.verdict for one in judged if one.data.reporter] == ["recorded"]
 
 
+_WAITS_FOR_A_LOCK = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
 async def test_a_hand_back_and_a_yes_that_wait_for_an_acceptance_make_no_second_news(
     db: Database, districts: dict[str, District]
 ) -> None:
@@ -336,7 +342,9 @@ async def test_a_hand_back_and_a_yes_that_wait_for_an_acceptance_make_no_second_
         async with db.transaction() as session:
             await answers.take_answers(session, [event("accept")], districts=policy)
             accepted.set()
-            await asyncio.sleep(0.3)  # the other one waits for the case's lock by now
+            async with asyncio.timeout(60):
+                while not await one(db, _WAITS_FOR_A_LOCK):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
 
     async def hands_back() -> None:
         await accepted.wait()

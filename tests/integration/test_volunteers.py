@@ -325,8 +325,8 @@ async def test_an_import_announces_the_district_and_locks_no_case(
     woken = assignment_database.wake_on_commit(openings.WORK)
     async with assignment_database.transaction() as other:
         await execute(other, sql("LOCK TABLE cases IN ACCESS EXCLUSIVE MODE"))
-        async with asyncio.timeout(5):
-            await import_text(assignment_database, HEADER + SITI, districts)
+        # Waiting for the lock would end in an error of the database, however slow the machine.
+        await import_text(assignment_database, HEADER + SITI, districts)
     assert await opened(assignment_database) == [SAMPLE_DISTRICT]
     assert woken.is_set()
 
@@ -481,10 +481,10 @@ async def test_a_refresh_takes_no_more_than_it_may_and_waits_for_nobody(
     due = "SELECT count(*) FROM volunteers WHERE ready_changes_at <= now()"
     async with assignment_database.transaction() as other:
         await execute(other, sql("SELECT 1 FROM volunteers ORDER BY id LIMIT 10 FOR UPDATE"))
-        async with asyncio.timeout(5):
-            await refreshed(assignment_database, limit=5)
-            assert await one(assignment_database, due) == 110
-            await refreshed(assignment_database)
+        # Waiting for a lock would end in an error of the database, however slow the machine.
+        await refreshed(assignment_database, limit=5)
+        assert await one(assignment_database, due) == 110
+        await refreshed(assignment_database)
     assert await one(assignment_database, due) == 10
 
 
