@@ -589,10 +589,10 @@ async def test_a_case_that_cannot_be_handled_holds_up_no_other(
         await time_passes(db, case, 10 * MINUTE)
     come_due = loop.come_due
 
-    def broken(turn: Any, case: Any) -> None:
+    def broken(turn: Any, case: Any, **heard: Any) -> None:
         if case.id == who(bad):
             raise ValueError("cannot be handled")
-        come_due(turn, case)
+        come_due(turn, case, **heard)
 
     monkeypatch.setattr(loop, "come_due", broken)
     assert await Sweep(db, districts=policy, every_s=1).look_at_cases() == 2
