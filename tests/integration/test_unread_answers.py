@@ -64,7 +64,7 @@ class Reading:
         self.consumer = Consumer(
             "assignment.notification-answers",
             topics.NOTIFICATION_ANSWERS,
-            on_notification_answers(policy),
+            on_notification_answers(policy, duty_link=lambda _: None),
             database=self.database,
         )
         self.consumer.subscriber = SimpleNamespace(consumer=self.kafka)
