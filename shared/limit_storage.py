@@ -78,6 +78,11 @@ class PostgresStorage(Storage):
         """When the open window ends, in seconds since 1970; 0 if none is open."""
         return next((math.ceil(row.expires_at.timestamp()) for row in await self._open(key)), 0.0)
 
+    async def now(self) -> float:
+        """The clock that the windows go by, in seconds since 1970."""
+        (row,) = await self.database.statement(sql("SELECT now()"))
+        return float(row[0].timestamp())
+
     async def _open(self, key: str) -> list[LimitHits]:
         return await self.database.statement(_NOW, {"key": key})  # type: ignore[return-value]
 

@@ -1,6 +1,5 @@
 """How much strangers may send: what is over it is looked at first, what floods is refused."""
 
-import time
 from datetime import timedelta
 
 from limits import RateLimitItem
@@ -39,7 +38,8 @@ class UnknownCodes:
 
     def __init__(self, database: Database, limit: RateLimitItem) -> None:
         self._limit = limit
-        self._limiter = FixedWindowRateLimiter(PostgresStorage(database))
+        self._storage = PostgresStorage(database)
+        self._limiter = FixedWindowRateLimiter(self._storage)
 
     async def check(self, caller: Caller) -> None:
         """Refuse whoever has tried too many, also if they have guessed right now.
@@ -51,7 +51,7 @@ class UnknownCodes:
         if key is None or await self._limiter.test(self._limit, "code", key):
             return
         until = (await self._limiter.get_window_stats(self._limit, "code", key)).reset_time
-        seconds = min(max(until - time.time(), 1), self._limit.get_expiry())
+        seconds = min(max(until - await self._storage.now(), 1), self._limit.get_expiry())
         raise TooMany(timedelta(seconds=seconds))
 
     async def missed(self, caller: Caller) -> None:

@@ -8,6 +8,7 @@ import codecs
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from email import message_from_bytes
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
@@ -67,10 +68,17 @@ class Mail:
     proven: bool = False
 
 
-def read(raw: bytes, *, ours: Collection[str] = (), proof: Proof | None = None) -> Mail:
+def read(
+    raw: bytes,
+    *,
+    ours: Collection[str] = (),
+    proof: Proof | None = None,
+    at: datetime | None = None,
+) -> Mail:
     """Read a message as RFC 5322 describes it; whatever it is, it can be read somehow.
 
-    ``ours`` are the addresses from which we write ourselves, in small letters.
+    ``ours`` are the addresses from which we write ourselves, in small letters; ``at`` is when it
+    came in, by the database's clock: without it and ``proof`` no mail is proven.
     """
     message = _parsed(raw)
     sender = _sender(message)
@@ -88,7 +96,7 @@ def read(raw: bytes, *, ours: Collection[str] = (), proof: Proof | None = None) 
         code=code[1] if code else None,
         nobody=nobody,
         undelivered=_undelivered(message) if report else None,
-        proven=proof is not None and proof.holds(message),
+        proven=proof is not None and at is not None and proof.holds(message, at=at),
     )
 
 

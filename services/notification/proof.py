@@ -9,7 +9,7 @@ import binascii
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.message import Message
 from email.utils import getaddresses, parseaddr
 from uuid import UUID
@@ -68,14 +68,14 @@ class Proof:
     servers: Collection[str] = ()
     replies: ReplyAddresses | None = None
 
-    def holds(self, message: Message, *, at: datetime | None = None) -> bool:
-        """Whether this mail is from whom its From says."""
+    def holds(self, message: Message, *, at: datetime) -> bool:
+        """Whether this mail, which has come ``at`` this moment, is from whom its From says."""
         sender = _only_sender(message)
         if sender is None:
             return False
         if self.replies is not None:
             came_to = " ".join(_some(message, _CAME_TO))
-            if self.replies.opens(came_to, sender, at=at or datetime.now(UTC)):
+            if self.replies.opens(came_to, sender, at=at):
                 return True
         return self._is_found_so(message, sender.rpartition("@")[2].lower())
 

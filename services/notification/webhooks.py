@@ -25,7 +25,7 @@ from services.notification.channels import Incoming, Receipt, sms, twilio
 from services.notification.handlers import Office
 from services.notification.inbound import ID_AT_MOST, Heard
 from services.notification.settings import NotificationSettings
-from shared.database import Database
+from shared.database import Database, sql
 from shared.errors import Problem
 from shared.words import storable
 
@@ -135,8 +135,9 @@ def _email(
         if kind != "message/rfc822":
             raise Problem(415, "Send the mail as it came, with content-type: message/rfc822.")
         raw = await request.body()
+        ((at,),) = await database.statement(sql("SELECT now()"))
         # Beside the loop: a mail that means harm keeps a core busy for a while.
-        read = await asyncio.to_thread(mail.read, raw, ours=ours, proof=proof)
+        read = await asyncio.to_thread(mail.read, raw, ours=ours, proof=proof, at=at)
         heard = Heard(
             channel="email",
             kind="email",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.assignment import answers
-from services.assignment.turn import Asked, Case, Turn
+from services.assignment.turn import Asked, Case, Hands, Turn
 from services.notification import texts
 from services.notification.answers import form_of
 from services.notification.incoming.reading import classify
@@ -57,6 +57,7 @@ def a_turn(districts: dict[str, District]) -> Turn:
     )
     turn = Turn(NOON, districts, {case.id: case})
     for number, code in enumerate(CODES):
+        turn.hands[UUID(int=100 + number)] = Hands(open_cases=0, capacity=2)
         turn.add(
             Asked(
                 id=UUID(int=10 + number),

@@ -22,7 +22,7 @@ PROOF = Proof({SERVER}, REPLIES)
 
 
 def holds(head: str, *, proof: Proof = PROOF, at: datetime | None = None) -> bool:
-    return proof.holds(message_from_string(f"{head}\n\nYA"), at=at)
+    return proof.holds(message_from_string(f"{head}\n\nYA"), at=at or datetime.now(UTC))
 
 
 def results(said: str, server: str = SERVER) -> str:

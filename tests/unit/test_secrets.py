@@ -33,6 +33,7 @@ PRODUCTION: dict[type[Settings], dict[str, Any]] = {
         "public_url": "https://tugas.go.id",
         "link_keys": GOOD,
         "channels": "email",
+        "inbound_email_authserv_id": "mx.go.id",
     },
 }
 # Made by the operator and shown to us, or signing for us: whoever can guess one is let in.
