@@ -14,6 +14,8 @@ CHARACTERS_AT_MOST = 200_000
 # A reply has some hundred in front of what it quotes; this many take lexbor a tenth of a second.
 TAGS_AT_MOST = 2000
 STEPS_AT_MOST = 20_000
+# From one "<" to the next: lexbor compares each attribute of a tag with all others of it.
+PIECE_AT_MOST = 4000
 
 # What holds no words of the writer, and around what a new line begins.
 _SILENT = {"head", "style", "script", "title", "template", "blockquote"}
@@ -24,18 +26,19 @@ _LINES = {
 
 def words_of(html: str) -> str:
     """The words of a mail in HTML, without what it quotes."""
-    text = _beginning(html)
+    text = beginning(html)
     root = LexborHTMLParser(text).root
     if root is None:
         return ""
     return "".join(_pieces(root))
 
 
-def _beginning(html: str) -> str:
-    """As much as has no more tags, or what looks like one, than lexbor is given."""
-    text = html[:CHARACTERS_AT_MOST]
-    parts = text.split("<", TAGS_AT_MOST)
-    return text if len(parts) <= TAGS_AT_MOST else "<".join(parts[:-1])
+def beginning(html: str) -> str:
+    """As much of a mail as has no more tags, or what looks like one, than lexbor is given, and none
+    with more attributes than fit into a piece."""
+    parts = html[:CHARACTERS_AT_MOST].split("<", TAGS_AT_MOST)
+    kept = parts if len(parts) <= TAGS_AT_MOST else parts[:-1]
+    return "<".join(piece[:PIECE_AT_MOST] for piece in kept)
 
 
 def _pieces(root: LexborNode) -> Iterator[str]:

@@ -92,6 +92,14 @@ def test_the_largest_mail_of_each_kind_is_read_in_a_bounded_number_of_steps(kind
     assert steps(lambda: mail.read(raw)) < STEPS_AT_MOST
 
 
+def test_no_tag_brings_lexbor_more_attributes_than_fit_into_a_piece() -> None:
+    many = "<p " + " ".join(f"a{n}" for n in range(100_000)) + ">"
+    for text in (many, many.replace(" ", " x='>'", 1), f"YA<b>{many}" * 3):
+        pieces = html_words.beginning(text).split("<")
+        assert max(map(len, pieces)) <= html_words.PIECE_AT_MOST
+    assert "YA" in html_words.words_of(f"<p>YA</p>{many}")
+
+
 PIECES = st.sampled_from(
     [b"<", b">", b"<a ", b"</p>", b"<div>", b"<b x=1>", b"<p>", b"<table>", b"<head>", b"<!--",
      b"--b\n", b"--b--\n", b"Content-Type: multipart/mixed; boundary=b\n\n", b"message/rfc822",
@@ -123,7 +131,7 @@ def test_no_more_of_a_mail_is_read_than_its_bounds(runs: list[tuple[list[bytes],
 @given(pieces=st.lists(st.sampled_from(["<", "<b>", "<p", "a", "</div>"]), max_size=50),
        count=st.integers(1, 500))  # fmt: skip
 def test_the_parser_of_html_is_given_only_so_many_tags(pieces: list[str], count: int) -> None:
-    given = html_words._beginning("".join(pieces) * count)
+    given = html_words.beginning("".join(pieces) * count)
     assert given.count("<") <= TAGS_AT_MOST
 
 
