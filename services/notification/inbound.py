@@ -328,9 +328,11 @@ async def _about_no_offer(
 
 
 def _days_off(reading: Reading, today: date) -> Decision:
-    """Days off whose end is not clear, is over or is far away are asked back."""
-    last_day = reading.leave.until(today) if reading.leave else None
-    if last_day is None:
+    """Days off whose end is not clear, is over or is far away are asked back, and so are those that
+    begin later: they would begin at once, and take a volunteer away who is there today."""
+    leave = reading.leave
+    last_day = leave.until(today) if leave else None
+    if leave is None or last_day is None or leave.since(today) != today:
         return Decision("ask", "leave")
     return Decision("off_duty", last_day=last_day)
 

@@ -466,9 +466,12 @@ async def test_days_off_go_to_assignment_and_answer_no_offer_by_themselves(doors
     assert [kept.meaning for kept in await doors.kept()] == ["off_duty"]
 
 
-async def test_days_off_without_an_end_that_can_be_meant_are_asked_back(doors: Doors) -> None:
+@pytest.mark.parametrize("text", ["libur 99 minggu", "libur besok", "saya libur minggu depan"])
+async def test_days_off_without_an_end_or_that_begin_later_are_asked_back(
+    doors: Doors, text: str
+) -> None:
     await doors.ask(offer_made(answer_code="AAAA2", volunteer=siti_and()))
-    await doors.twilio("libur 99 minggu")
+    await doors.twilio(text)
     assert await doors.said() == []
     (question,) = await doors.written()
     assert "LIBUR 3 HARI" in question.short_text
