@@ -90,8 +90,8 @@ class Settings(BaseSettings):
     database_password: Annotated[SecretStr | None, Ours(outside_development_only=True)] = None
     # A transaction waits so long for a row that another holds, then ends and is tried again. Longer
     # than ours hold one (a burst of 500 events: a second or two), shorter than what all others of
-    # a partition may wait for one record.
-    lock_timeout_seconds: float = 5
+    # a partition may wait for one record. A command ends after 30 s.
+    lock_timeout_seconds: float = Field(default=5, gt=0, lt=30)
     # On two cores more than 16 connections only queue in PostgreSQL instead of here.
     database_pool_size: int = 8
 
@@ -110,17 +110,17 @@ class Settings(BaseSettings):
     topic_prefix: str = ""
     topic_replication: int = 1
     # How many records one transaction takes at most: a batch of 500 costs little more than one.
-    batch_size: int = 500
+    batch_size: int = Field(default=500, ge=1)
     # This many records in a row that cannot be handled mean that we are broken, not the records.
-    max_parked_in_a_row: int = 20
+    max_parked_in_a_row: int = Field(default=20, ge=1)
     # A batch that fails for a passing reason is tried so often before it is taken apart. Two
     # transactions that met, or a database that was restarted, are over by then; with the time for
     # a lock, the others of a partition wait for one locked row for 20 s at most.
-    tries_together: int = 3
+    tries_together: int = Field(default=3, ge=1)
 
     districts: str = "districts"
     # A loop that has not turned for so long is stuck.
-    stalled_after_seconds: float = 30
+    stalled_after_seconds: float = Field(default=30, gt=0)
     # Longer than the journal of events that must not be handled twice (7 days).
     inbox_retention_days: int = 45
 

@@ -1,5 +1,6 @@
 """What intake is told from outside."""
 
+from datetime import timedelta
 from typing import Annotated, ClassVar
 
 import limits
@@ -13,9 +14,10 @@ def _limit(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        parsed = limits.parse(value)
-    except ValueError:
-        raise ValueError("must be written as 10/hour") from None
+        (parsed,) = limits.parse_many(value)
+        timedelta(seconds=parsed.get_expiry())
+    except (ValueError, OverflowError):
+        raise ValueError("must be one limit, written as 10/hour") from None
     if parsed.amount < 1:
         raise ValueError("must allow 1 at least")
     return parsed
