@@ -42,6 +42,9 @@ log = structlog.get_logger("consume")
 
 LONGEST_PAUSE = timedelta(seconds=5)
 STOPPED_PAUSE = timedelta(seconds=5)
+# Kafka gives the partitions to others if no poll comes for five minutes (max.poll.interval.ms);
+# one more record may take the half minute of a statement.
+TAKEN_APART_WITHIN = timedelta(seconds=60)
 
 
 class TooManyParked(RuntimeError):
@@ -141,7 +144,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Each record on its own; what cannot go on while others can is set aside, with what
         follows of its case. What may not be set aside lets the batch come again."""
         stuck: dict[UUID, _Stuck] = {}
-        went_on = 0
+        went_on, cut = 0, False
+        until = time.monotonic() + TAKEN_APART_WITHIN.total_seconds()
         for one in received:
             case = one.event.subject if one.event else None
             if case in stuck:
@@ -153,8 +157,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 if case is None or not is_transient(error):
                     raise
                 stuck[case] = _Stuck(error, [one])
-                if len(stuck) == self.max_parked_in_a_row:
-                    break  # a poll must not be too long in coming; the others come again
+                # A poll must not be too long in coming; the others come again.
+                cut = len(stuck) == self.max_parked_in_a_row or time.monotonic() > until
+                if cut:
+                    break
             self._last_progress = time.monotonic()
         if not stuck:
             return
@@ -169,7 +175,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         left = [each.error for case, each in stuck.items() if case not in may]
         if left:
             raise left[0]
-        if len(stuck) == self.max_parked_in_a_row:
+        if cut:
             raise TimeoutError(f"{len(stuck)} cases of one batch could not go on")
 
     async def _set_aside(self, stuck: "_Stuck") -> bool:

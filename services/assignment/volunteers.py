@@ -497,11 +497,3 @@ async def every(
         for volunteer in found:
             yield volunteer
         after = found[-1].id
-
-
-async def by_contact(session: AsyncSession, contact: str) -> Sequence[Volunteer]:
-    """Those with this phone (E.164) or e-mail; one person may serve two districts."""
-    query = select(Volunteer).where(
-        (col(Volunteer.phone) == contact) | (col(Volunteer.email) == contact)
-    )
-    return (await session.exec(query.order_by(col(Volunteer.id)))).all()
