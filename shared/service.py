@@ -70,6 +70,7 @@ class Liveness(BaseModel):
 
     status: Literal["ok", "stuck"]
     problems: list[str]
+    notes: list[str] = Field(description="what waits and does not hinder the process")
 
 
 class Readiness(BaseModel):

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from shared import secret_rules
+from shared.database import COMMAND_TIMEOUT_S, LOCK_TIMEOUT_S
 from shared.real_use import host_of, is_loopback, is_public, refusal
 from shared.secret_rules import Ours
 from shared.security import Links
@@ -90,8 +91,8 @@ class Settings(BaseSettings):
     database_password: Annotated[SecretStr | None, Ours(outside_development_only=True)] = None
     # A transaction waits so long for a row that another holds, then ends and is tried again. Longer
     # than ours hold one (a burst of 500 events: a second or two), shorter than what all others of
-    # a partition may wait for one record. A command ends after 30 s.
-    lock_timeout_seconds: float = Field(default=5, gt=0, lt=30)
+    # a partition may wait for one record.
+    lock_timeout_seconds: float = Field(default=LOCK_TIMEOUT_S, gt=0, lt=COMMAND_TIMEOUT_S)
     # On two cores more than 16 connections only queue in PostgreSQL instead of here.
     database_pool_size: int = 8
 
