@@ -38,7 +38,7 @@ from services.assignment import loop, matching, search
 from services.assignment.search import Candidate, Contact, Found, Need, Stage
 from shared import migrations
 from shared.database import Database, Row, Statement, execute, sql
-from shared.districts import District, load_districts
+from shared.districts import District, Districts
 from shared.events import CaseReported, Place, ReportedCase
 
 ROOT = Path(__file__).parent.parent
@@ -663,7 +663,7 @@ async def measured(volunteers: int, kind: str | None, *, shuffled: bool) -> dict
     """All figures of one run."""
     rng = random.Random(1)
     country = Country.made(rng)
-    district = load_districts([ROOT / "districts"], villages=False)[DISTRICT]
+    district = Districts([ROOT / "districts"], villages=False)[DISTRICT]
     figures: dict[str, Any] = {
         "volunteers": volunteers,
         "shuffled": shuffled,

@@ -24,8 +24,7 @@ from shared import dead_letters, inbox, set_aside
 from shared.database import Database, Row, brief, is_transient
 from shared.events import Event
 from shared.hearing import HeardUntil, Hearing
-from shared.records import Received as Received
-from shared.records import as_text
+from shared.records import Received, as_text
 from shared.set_aside import NotNow
 from shared.telemetry import (
     BATCH_RETRIES,

@@ -219,15 +219,6 @@ class Districts(Mapping[str, District]):
         return {code: replace(new, villages=self[code].villages) for code, new in fresh.items()}
 
 
-def load_districts(folders: Sequence[Path], *, villages: bool = True) -> dict[str, District]:
-    """The districts that can be used, as `Districts` reads them, for who does not wait for more.
-
-    Raises:
-        DistrictError: there is none that can be used, and why.
-    """
-    return dict(Districts(folders, villages=villages))
-
-
 def refusal(districts: Mapping[str, District], code: str) -> str | None:
     """What is wrong with a district that has a folder and cannot be used; None if nothing is."""
     if isinstance(districts, Districts) and code not in districts:

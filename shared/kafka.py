@@ -22,11 +22,12 @@ from faststream.kafka import KafkaBroker
 from faststream.message import StreamMessage
 
 from shared import topics
-from shared.consume import Consumer, Received
+from shared.consume import Consumer
 from shared.dead_letters import fingerprint
 from shared.events import CONTENT_TYPE
 from shared.health import Loop
 from shared.outbox import OutgoingRecord, RefusedAsTooLarge
+from shared.records import Received
 from shared.settings import Settings
 from shared.topics import Topic, UndecodableRecord
 

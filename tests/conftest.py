@@ -15,7 +15,7 @@ from services.assignment.settings import AssignmentSettings
 from services.intake.settings import IntakeSettings
 from services.notification.settings import NotificationSettings
 from shared.database import Database
-from shared.districts import District, load_districts
+from shared.districts import District, Districts
 from shared.kafka import create_topics
 from shared.settings import SERVICES, Settings
 from tests import servers
@@ -173,7 +173,7 @@ async def notification_database(databases: Databases) -> AsyncIterator[Database]
 @pytest.fixture(scope="session")
 def districts() -> dict[str, District]:
     """The districts that come with the project, with their villages."""
-    return load_districts([PROJECT / "districts"])
+    return dict(Districts([PROJECT / "districts"]))
 
 
 @pytest.fixture(scope="session")

@@ -120,9 +120,11 @@ async def overlooked(session: AsyncSession, *, districts: Mapping[str, District]
 
 # --- telling the coordinators ---------------------------------------------------------------------
 
+# Only what waits: a case that was let in meanwhile must not use up the turn of the next one.
 _UNTOLD = sql("""
     SELECT DISTINCT district FROM held_cases
-    WHERE NOT told AND district = ANY (CAST(:districts AS text[])) ORDER BY district
+    WHERE NOT told AND begun_at IS NULL AND district = ANY (CAST(:districts AS text[]))
+    ORDER BY district
 """)
 # Of several replicas one tells.
 _TURN_TO_TELL = sql("""

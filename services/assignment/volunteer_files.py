@@ -124,17 +124,6 @@ def read_file(
     return VolunteerFile(checked, notices=notices)
 
 
-def read_csv(
-    content: str, *, district: District, districts: Mapping[str, District]
-) -> list[dict[str, Any]]:
-    """The volunteers of a text.
-
-    Raises:
-        BrokenFile: with a sentence for each mistake.
-    """
-    return read_file(content.encode(), district=district, districts=districts).values()
-
-
 def _no_heading(table: Table | None, missing: Sequence[str]) -> str:
     asked = " and ".join(
         {"name": "the names (name, nama)", "role": "the roles (role, peran, jabatan)"}[one]
@@ -300,7 +289,7 @@ def _unquoted(value: str) -> str:
 
 
 def write_csv(found: Iterable[Volunteer], *, districts: Mapping[str, District]) -> str:
-    """Volunteers as the file that :func:`read_csv` reads, and nothing that it would not read.
+    """Volunteers as the file that :func:`read_file` reads, and nothing that it would not read.
 
     Without a contact nobody could be told apart at the next import: they are left out.
 

@@ -30,21 +30,8 @@ from shared.events import Category, Role
 from shared.places import resolve_place
 from shared.words import Line
 
-REQUIRED = ("name", "role")
 # Columns that a file may leave out: then they change nothing of whoever is known already.
 OPTIONAL = ("trainings", "language", "duty", "off_until", "on_duty", "channel")
-COLUMNS = (
-    "name",
-    "role",
-    "phone",
-    "email",
-    "village",
-    "latitude",
-    "longitude",
-    "categories",
-    "capacity",
-    *OPTIONAL,
-)
 
 UNREACHABLE = "Nobody without a phone or an e-mail can be on duty: they could not be asked."
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy.engine import make_url
 
 from shared.database import Database
-from shared.districts import load_districts
+from shared.districts import Districts
 from tests.integration.cases import answer, with_policy
 
 AT_ONCE = 6
@@ -26,7 +26,7 @@ DISTRICTS = Path(__file__).parents[2] / "districts"
 async def accept(url: str, offers: list[dict[str, str]], count: int) -> Counter[str]:
     """Accept ``count`` times, going through the offers."""
     database = Database(make_url(url), pool_size=AT_ONCE)
-    policy = with_policy(load_districts([DISTRICTS], villages=False))
+    policy = with_policy(Districts([DISTRICTS], villages=False))
     limit = asyncio.Semaphore(AT_ONCE)
 
     async def one(number: int) -> str:

@@ -7,10 +7,11 @@ import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from shared import dead_letters, inbox, topics
-from shared.consume import Consumer, Received, TooManyParked
+from shared.consume import Consumer, TooManyParked
 from shared.database import Database
 from shared.dead_letters import DeadLetter, LetterState, NotReplayable, UnknownLetter, fingerprint
 from shared.events import CaseReported
+from shared.records import Received
 from tests.factories import case_reported
 from tests.integration.conftest import one, rows, run
 

@@ -50,9 +50,9 @@ def line(**values: str) -> str:
 
 async def import_text(database: Database, content: str, districts: Districts) -> Imported:
     district = districts[SAMPLE_DISTRICT]
-    read = volunteer_files.read_csv(content, district=district, districts=districts)
+    read = volunteer_files.read_file(content.encode(), district=district, districts=districts)
     async with database.transaction() as session:
-        return await volunteers.store(session, read, district=district)
+        return await volunteers.store(session, read.values(), district=district)
 
 
 async def test_the_sample_file_is_imported_whole(
@@ -196,7 +196,9 @@ async def test_a_broken_row_is_named_with_its_reason(
     content: str, said: list[str], districts: Districts
 ) -> None:
     with pytest.raises(BrokenFile) as refused:
-        volunteer_files.read_csv(content, district=districts[SAMPLE_DISTRICT], districts=districts)
+        volunteer_files.read_file(
+            content.encode(), district=districts[SAMPLE_DISTRICT], districts=districts
+        ).values()
     for part in said:
         assert part in str(refused.value), refused.value.problems
 

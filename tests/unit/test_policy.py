@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.districts import Districts, load_districts
+from shared.districts import Districts
 from shared.events import Category
 from shared.policy import (
     AnswerTimes,
@@ -577,7 +577,7 @@ def _rewrite(file: Path, before: str, after: str) -> None:
 
 def test_districts_are_a_mapping_like_those_that_are_loaded_once(folder: Path) -> None:
     districts = Districts([folder, DISTRICTS], villages=False)
-    assert dict(districts) == load_districts([folder, DISTRICTS], villages=False)
+    assert dict(districts) == Districts([folder, DISTRICTS], villages=False)
     assert list(districts) == ["19.04", "99.01"]
     assert len(districts) == 2
     assert districts.problem is None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from services.notification.incoming.reading import classify
 from services.notification.incoming.reading.lexicon import lexicon
 from services.notification.incoming.reading.verdict import LOOKED_AT, PIECES_LOOKED_AT
+from tests.typing_errors import mistyped
 
 ACTS = {"accept", "arrived", "done"}
 CODE = "W259A"
@@ -129,23 +130,11 @@ def test_no_act_is_taken_from_a_sentence_with_a_twist() -> None:
     assert taken == []
 
 
-def _slip(word: str, chance: random.Random) -> str:
-    at = chance.randrange(len(word))
-    kind = chance.randrange(4)
-    if kind == 0:
-        return word[:at] + word[at + 1 :]
-    if kind == 1:
-        return word[: at + 1] + word[at:]
-    if kind == 2 and at + 1 < len(word):
-        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    return word[:at] + chance.choice("abcdefghijklmnopqrstuvwxyz") + word[at + 1 :]
-
-
 def _with_a_slip(text: str, chance: random.Random) -> str:
     """One word of the text mistyped, unless that makes another word of ours: "adik", "dik"."""
     words = text.split()
     at = chance.randrange(len(words))
-    slipped = _slip(words[at], chance)
+    slipped = mistyped(words[at], chance)
     if len(words[at]) >= 4 and slipped not in lexicon().single:
         words[at] = slipped
     return " ".join(words)

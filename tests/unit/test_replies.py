@@ -20,6 +20,7 @@ from services.notification.incoming.reading import Meaning, Reading, classify
 from services.notification.incoming.reading.lexicon import lexicon
 from services.notification.incoming.reading.remainder import WORDS_AT_MOST
 from shared.codes import ALPHABET, numbered_code
+from tests.typing_errors import mistyped
 
 # The sender of the table has these two offers open.
 OPEN = ("K7M2P", "QRSTW")
@@ -198,19 +199,6 @@ def test_huge_texts_are_read_in_no_time(piece: str) -> None:
 OPPOSITES = {"accept": "decline", "decline": "accept"}
 
 
-def _slip(word: str, chance: random.Random) -> str:
-    """A word with a letter left out, doubled, swapped with its neighbour or replaced."""
-    at = chance.randrange(len(word))
-    kind = chance.randrange(4)
-    if kind == 0:
-        return word[:at] + word[at + 1 :]
-    if kind == 1:
-        return word[: at + 1] + word[at:]
-    if kind == 2 and at + 1 < len(word):
-        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    return word[:at] + chance.choice("abcdefghijklmnopqrstuvwxyz") + word[at + 1 :]
-
-
 @pytest.mark.parametrize(
     ("text", "meaning"),
     [
@@ -227,7 +215,7 @@ def test_one_slip_of_the_thumb_never_makes_the_opposite(text: str, meaning: str)
         at = chance.randrange(len(words))
         if len(words[at]) < 4:
             continue
-        words[at] = _slip(words[at], chance)
+        words[at] = mistyped(words[at], chance)
         found = classify(" ".join(words)).meaning
         assert found != OPPOSITES.get(meaning), words
         if meaning == "ask":

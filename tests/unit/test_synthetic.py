@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ops.synthetic import CAPACITY, DISTRICT, BrokenReports, make_district, read_reports
-from shared.districts import load_districts
+from shared.districts import Districts
 from shared.places import great_circle_m
 
 HEADER = "reported_at,latitude,longitude,type,channel,area\n"
@@ -71,7 +71,7 @@ def test_the_district_that_is_made_can_be_loaded_and_holds_its_reports(tmp_path:
     ]
     planned = read_reports(write(tmp_path, HEADER + "".join(lines * 10)))
     volunteers = make_district(planned, tmp_path / "districts")
-    district = load_districts([tmp_path / "districts"])[DISTRICT]
+    district = Districts([tmp_path / "districts"])[DISTRICT]
     assert {one.name for one in district.subdistricts} == {"Downtown", 'Venice "Beach"'}
     assert set(district.policy.parallel.values()) == {1}
     assert district.policy.steps_m == (40_000,)

@@ -45,7 +45,7 @@ def upgrade() -> None:
         WHERE v.id = counted.id
           AND (v.open_cases, v.open_offers, v.open_drills)
               IS DISTINCT FROM (counted.cases, counted.offers, counted.drills);
-        -- The policy allows 10 at most; a hundred unanswered ones would be a fault of ours.
+        -- No upper bound: the version before knows no limit, and would park what meets one.
         ALTER TABLE volunteers
             ADD CONSTRAINT volunteers_offers CHECK (open_offers >= 0),
             ADD CONSTRAINT volunteers_drills CHECK (open_drills >= 0);
