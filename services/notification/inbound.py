@@ -7,7 +7,7 @@ message back. What is not clear is asked back, never guessed.
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import get_args
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -180,13 +180,12 @@ async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
     """Keep a text and let it have its effect; False if it came before and has had it."""
     sender = sender_of(heard)
     known = await asked.of(session, sender.address) if sender else []
-    live = [row for row in known if row.state != "ended"]
     reading = spoken_to = None
     if sender is None or heard.nobody is not None:
         decision = Decision("ignored", heard.nobody or "sender_is_no_address")
     else:
         reading, coded = await _read(session, heard, sender, known)
-        decision = decide(reading, live=live, coded=coded)
+        decision = decide(reading, live=_live(known), coded=coded)
         if not heard.proven:
             # What it says is kept with it; of whom and of what is not said to whoever this is.
             decision = Decision("ask", NOT_PROVEN)
@@ -206,30 +205,42 @@ async def take(session: AsyncSession, heard: Heard, *, office: Office) -> bool:
     if inbound_id is None:
         return False
     INBOUND.labels(heard.channel, decision.meaning).inc()
-    if reading is None or sender is None:
-        return True
-    writer = _Writer(session, office, heard, sender, inbound_id, known, spoken_to)
-    if heard.kind == "email" and not known and not await _was_written_to(session, sender):
+    if reading is not None and sender is not None:
         # An address that anybody may have put there: nothing goes to whom we never wrote to.
-        writer = replace(writer, silent=True)
-    await _signs_of_life(writer, decision, live if heard.proven else [])
+        stranger = heard.kind == "email" and not known
+        silent = stranger and not await _was_written_to(session, sender)
+        writer = _Writer(session, office, heard, sender, inbound_id, known, spoken_to, silent)
+        await _take_effect(writer, decision, reading, asked_before=asked_before)
+    return True
+
+
+def _live(known: Sequence[Row]) -> list[Row]:
+    """Of what somebody was asked, what waits for their answer."""
+    return [row for row in known if row.state != "ended"]
+
+
+async def _take_effect(
+    writer: "_Writer", decision: Decision, reading: Reading, *, asked_before: int
+) -> None:
+    """Let follow from a text what it was taken for; ``asked_before`` is how often, of late, the
+    same was said back to its sender."""
+    heard = writer.heard
+    await _signs_of_life(writer, decision, _live(writer.known) if heard.proven else [])
     if decision.meaning == "ask":
         if asked_before < (QUESTIONS_AT_MOST if heard.proven else DOUBTS_AT_MOST):
             await _ask(writer, decision)
-    elif decision.meaning in ("forwarded", "kept") and spoken_to is not None:
-        await _to_the_officer(writer, decision, spoken_to, thanked=asked_before)
+    elif decision.meaning in ("forwarded", "kept") and writer.spoken_to is not None:
+        await _to_the_officer(writer, decision, writer.spoken_to, thanked=asked_before)
     elif decision.meaning in ("stop", "start"):
         await _opt(writer, out=decision.meaning == "stop")
     elif decision.meaning == "off_duty" and decision.last_day is not None:
         await _off_duty(writer, decision.last_day)
-    elif decision.meaning == "duty_page":
-        if asked_before < QUESTIONS_AT_MOST:
-            await answers.ask_duty_page(
-                session, writer.themselves, district=writer.district, channel=heard.channel
-            )
+    elif decision.meaning == "duty_page" and asked_before < QUESTIONS_AT_MOST:
+        await answers.ask_duty_page(
+            writer.session, writer.themselves, district=writer.district, channel=heard.channel
+        )
     elif decision.meaning in get_args(Answer) and decision.about is not None:
         await _answer(writer, decision, reading)
-    return True
 
 
 # --- what it is taken for ----------------------------------------------------------------------
